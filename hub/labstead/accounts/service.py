@@ -1,0 +1,234 @@
+"""What the accounts service does.
+
+The one rule: an account that labstead did not make is never changed, and one that it made is never made twice.
+Accounts are made with the system's own useradd(8), so that subordinate ids, locks and logs are as everywhere.
+"""
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from labstead import identity
+from labstead.accounts import protocol
+from labstead.accounts.ledger import Kind, Ledger
+from labstead.errors import AccountRefused, Refusal
+from labstead.identity import SESSIONS_DIR, Identity
+from labstead.names import CANARY, problem_with_name
+from labstead.settings import Accounts
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run one of the system's account tools; its own words go into the refusal."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise AccountRefused(Refusal.FAILED, f"{command[0]}: {words}")
+    return done.stdout
+
+
+def _known_to_nss(name: str) -> str | None:
+    """Say what NSS knows by this name: a user, a group, or nothing."""
+    for kind, look_up in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
+        try:
+            look_up(name)
+        except KeyError:
+            continue
+        return kind
+    return None
+
+
+def _number_taken(number: int) -> bool:
+    for look_up in (pwd.getpwuid, grp.getgrgid):
+        try:
+            look_up(number)
+        except KeyError:
+            continue
+        return True
+    return False
+
+
+def _is_locked(name: str) -> bool:
+    """Tell whether an administrator locked the account, by shadow(5).
+
+    Locked is what `usermod --lock` or `--expiredate` in the past leaves. A password field of just `!` is an account
+    that never had a password (keys only), which is not locked.
+    """
+    done = subprocess.run(["getent", "shadow", "--", name], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 2:  # no such key: a directory service that shows no shadow entries
+        return False
+    if done.returncode:
+        raise AccountRefused(Refusal.FAILED, f"getent shadow answers with exit code {done.returncode}")
+    fields = done.stdout.rstrip("\n").split(":")
+    password, expires = fields[1], fields[7]
+    today = int(time.time() // 86400)
+    return (expires != "" and int(expires) <= today) or (password.startswith("!") and password.strip("!") != "")
+
+
+class Service:
+    """The operations of `labstead.accounts.protocol`, one method each.
+
+    :param settings: accounts.yml
+    :param ledger: the open ledger
+    :param sessions_dir: where sessions' passwd and group files go
+    """
+
+    def __init__(self, settings: Accounts, ledger: Ledger, sessions_dir: Path = SESSIONS_DIR) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._sessions_dir = sessions_dir
+
+    def handle(self, request: protocol.Request) -> protocol.Problem | protocol.Account | protocol.Accounts | Identity:
+        """Do what a request asks.
+
+        :raises AccountRefused: when it cannot be done
+        """
+        match request:
+            case protocol.Check(name=name):
+                return protocol.Problem(problem=self._problem(name))
+            case protocol.Create(name=name):
+                return self._create(name)
+            case protocol.OpenSession(name=name):
+                return self._open_session(name)
+            case protocol.Link(name=name):
+                return self._link(name)
+            case protocol.Show(name=name):
+                return self._show(name)
+            case protocol.MakeCanary():
+                return self._make(CANARY, "canary")
+            case protocol.RemoveCanary():
+                return self._remove_canary()
+
+    def _problem(self, name: str) -> str | None:
+        """Say why nobody can sign up with this name."""
+        if problem := problem_with_name(name, self._settings.reserved_names):
+            return problem
+        # A name that the ledger knows or NSS knows is somebody's: only they or an administrator may use it.
+        if self._ledger.find(name) or _known_to_nss(name):
+            return f"The username {name} is taken; please choose another one."
+        return None
+
+    def _create(self, name: str) -> protocol.Account:
+        if problem := problem_with_name(name, self._settings.reserved_names):
+            raise AccountRefused(Refusal.BAD_NAME, problem)
+        return self._make(name, "created")
+
+    def _make(self, name: str, kind: Kind) -> protocol.Account:
+        account = self._ledger.find(name)
+        if account is None:
+            if known := _known_to_nss(name):
+                raise AccountRefused(
+                    Refusal.TAKEN, f"{name} is already a {known} of this machine; an administrator may link the account"
+                )
+            account = self._ledger.reserve(
+                name, kind, self._settings.uid_min, self._settings.uid_max, taken=_number_taken
+            )
+        elif account.kind != kind:
+            raise AccountRefused(Refusal.TAKEN, f"{name} is already an account of the hub ({account.kind})")
+        elif account.state == "active" and self._exists(account):
+            return account
+        # Here the ledger row is ours and the account is missing or half made: a run that was cut off goes on.
+        self._make_unix_account(account)
+        self._ledger.set_state(account.uid, "active")
+        return account.model_copy(update={"state": "active", "changed": True})
+
+    def _exists(self, account: protocol.Account) -> bool:
+        try:
+            entry = pwd.getpwnam(account.name)
+        except KeyError:
+            return False
+        if entry.pw_uid != account.uid:
+            raise AccountRefused(
+                Refusal.TAKEN,
+                f"{account.name} has uid {entry.pw_uid} here but {account.uid} in the ledger; mend one of them",
+            )
+        return Path(entry.pw_dir).is_dir()
+
+    def _make_unix_account(self, account: protocol.Account) -> None:
+        name, number = account.name, str(account.uid)
+        home = self._settings.home_root / name
+        try:
+            group = grp.getgrnam(name)
+        except KeyError:
+            _run(["groupadd", "--gid", number, "--", name])
+        else:
+            if group.gr_gid != account.gid:
+                raise AccountRefused(Refusal.TAKEN, f"group {name} has gid {group.gr_gid}, not {account.gid}")
+        if _known_to_nss(name) != "user":
+            # "*" is no password's hash: nobody can log in with one, and the account is not locked either.
+            useradd = ["useradd", "--uid", number, "--gid", number, "--no-create-home", "--home-dir", str(home)]
+            _run([*useradd, "--shell", str(self._settings.shell), "--password", "*", "--", name])
+        if not self._exists(account):
+            self._make_home(home, account)
+
+    def _make_home(self, home: Path, account: protocol.Account) -> None:
+        """Make the home beside its place and move it there when it is whole."""
+        if home.exists() or home.is_symlink():
+            raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
+        new = home.with_name(f".{home.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        shutil.copytree(self._settings.skeleton, new, symlinks=True, dirs_exist_ok=True)
+        for folder, _, files in os.walk(new):
+            for path in (Path(folder), *(Path(folder, file) for file in files)):
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
+        new.chmod(0o700)
+        new.rename(home)
+
+    def _link(self, name: str) -> protocol.Account:
+        person = identity.look_up(name)
+        account = self._ledger.find(name)
+        if account is not None:
+            return account
+        return self._ledger.link(name, person.uid, person.gid).model_copy(update={"changed": True})
+
+    def _show(self, name: str | None) -> protocol.Accounts:
+        if name is None:
+            return protocol.Accounts(accounts=self._ledger.all())
+        account = self._ledger.find(name)
+        if account is None:
+            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; see `labstead user list`")
+        return protocol.Accounts(accounts=(account,))
+
+    def _open_session(self, name: str) -> Identity:
+        account = self._ledger.find(name)
+        if account is None or account.state != "active":
+            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
+        person = identity.look_up(name)
+        if person.uid != account.uid:
+            raise AccountRefused(
+                Refusal.TAKEN, f"{name} has uid {person.uid} on this machine but {account.uid} in the ledger"
+            )
+        if _is_locked(name):
+            raise AccountRefused(Refusal.LOCKED, f"the account {name} is locked; ask an administrator")
+        if not person.home.is_dir() or person.home.stat().st_uid != person.uid:
+            raise AccountRefused(
+                Refusal.FAILED, f"the home {person.home} is missing or is not {name}'s; ask an administrator"
+            )
+        self._write_session_files(person)
+        return person
+
+    def _write_session_files(self, person: Identity) -> None:
+        folder = self._sessions_dir / person.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in zip(("passwd", "group"), identity.passwd_and_group(person), strict=True):
+            new = folder / f".{name}.new"
+            new.write_text(content, encoding="utf-8")
+            new.chmod(0o644)
+            new.rename(folder / name)
+
+    def _remove_canary(self) -> protocol.Problem:
+        """Remove the self-check's account; its uid stays its own for the next check."""
+        if self._ledger.find(CANARY) is not None:
+            if _known_to_nss(CANARY) == "user":
+                _run(["userdel", "--", CANARY])
+            if _known_to_nss(CANARY) == "group":
+                _run(["groupdel", "--", CANARY])
+            for folder in (self._settings.home_root / CANARY, self._sessions_dir / CANARY):
+                if folder.exists():
+                    shutil.rmtree(folder)
+        return protocol.Problem(problem=None)

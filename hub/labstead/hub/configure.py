@@ -1,0 +1,103 @@
+"""From labstead's settings to JupyterHub's configuration.
+
+The one rule: each function sets one concern from its arguments, so that a test can load the whole and find a trait
+that JupyterHub does not know.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from traitlets.config import Config
+
+from labstead.contract import PORT
+from labstead.hub.authenticator import LabsteadAuthenticator
+from labstead.hub.spawner import GATE_SOCKET, LabsteadSpawner
+from labstead.settings import Hub, Sessions
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_HTTP_TIMEOUT_SECONDS = 60
+"""How long a started server may take to answer on its port."""
+
+
+def apply(c: Config, hub: Hub, sessions: Sessions) -> None:
+    """Configure JupyterHub."""
+    apply_addresses(c, hub)
+    apply_people(c, hub)
+    apply_sessions(c, sessions)
+    apply_selfcheck(c)
+    apply_pages(c, hub)
+
+
+def apply_addresses(c: Config, hub: Hub) -> None:
+    """Set who listens where, and that hub, proxy and servers live independently of each other."""
+    c.JupyterHub.bind_url = hub.proxy_url + hub.base_url
+    c.JupyterHub.hub_bind_url = f"http://{hub.address}:{hub.port}"
+    c.JupyterHub.public_url = f"{urlsplit(hub.url).scheme}://{urlsplit(hub.url).netloc}{hub.base_url}"
+    c.JupyterHub.cleanup_servers = False
+    c.JupyterHub.cleanup_proxy = False
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = hub.proxy_api_url
+    # A new release brings its own schema; JupyterHub keeps a copy of the old database beside the new one.
+    c.JupyterHub.upgrade_db = True
+
+
+def apply_people(c: Config, hub: Hub) -> None:
+    """Set who may log in and who is an administrator."""
+    c.JupyterHub.authenticator_class = LabsteadAuthenticator
+    # NativeAuthenticator's own gate is the approval; without this it would refuse those whom it approved.
+    c.Authenticator.allow_all = True
+    c.Authenticator.admin_users = set(hub.admins)
+    c.Authenticator.refresh_pre_spawn = True
+    c.LabsteadAuthenticator.enable_signup = hub.signup == "approval"
+    c.LabsteadAuthenticator.open_signup = False
+    c.LabsteadAuthenticator.check_common_password = True
+    c.LabsteadAuthenticator.minimum_password_length = hub.password_minimum_length
+    c.LabsteadAuthenticator.allowed_failed_logins = hub.failed_logins
+    c.LabsteadAuthenticator.seconds_before_next_try = hub.lockout_seconds
+
+
+def apply_sessions(c: Config, sessions: Sessions) -> None:
+    """Set what a session is started with."""
+    c.JupyterHub.spawner_class = LabsteadSpawner
+    c.LabsteadSpawner.sessions = sessions
+    c.LabsteadSpawner.client_kwargs = {"base_url": f"unix://{GATE_SOCKET}"}
+    c.LabsteadSpawner.image = sessions.images[0].reference
+    # With a single image there is nothing to choose, and an empty list makes no form.
+    several = len(sessions.images) > 1
+    c.LabsteadSpawner.allowed_images = {image.title: image.reference for image in sessions.images} if several else []
+    c.LabsteadSpawner.pull_policy = "skip"
+    c.LabsteadSpawner.network_name = sessions.network
+    c.LabsteadSpawner.use_internal_ip = True
+    c.LabsteadSpawner.remove = True
+    c.LabsteadSpawner.port = PORT
+    c.LabsteadSpawner.cmd = ["jupyterhub-singleuser"]
+    c.LabsteadSpawner.default_url = "/lab"
+    c.LabsteadSpawner.start_timeout = sessions.start_timeout
+    c.LabsteadSpawner.http_timeout = _HTTP_TIMEOUT_SECONDS
+    # These two only tell the session its limits; the contract sets them.
+    c.LabsteadSpawner.mem_limit = sessions.memory
+    c.LabsteadSpawner.cpu_limit = sessions.cpus
+
+
+def apply_selfcheck(c: Config) -> None:
+    """Let the self-check remove the user it made, and do nothing else."""
+    token = os.environ.get("LABSTEAD_SELFCHECK_TOKEN")
+    if not token:
+        return
+    c.JupyterHub.services = [{"name": "selfcheck", "api_token": token, "display": False}]
+    c.JupyterHub.load_roles = [
+        {
+            "name": "selfcheck",
+            "description": "Remove the canary of the self-check",
+            "scopes": ["delete:users", "delete:servers", "read:users:name", "read:servers"],
+            "services": ["selfcheck"],
+        }
+    ]
+
+
+def apply_pages(c: Config, hub: Hub) -> None:
+    """Set what the hub's pages look like."""
+    c.JupyterHub.template_paths = [str(TEMPLATES)]
+    c.JupyterHub.template_vars = {"site_title": hub.title, "signup_open": hub.signup == "approval"}

@@ -1,0 +1,99 @@
+"""Settings files: right as a whole or refused as a whole."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from labstead.errors import BadInput
+from labstead.settings import KINDS, Hub, Sessions, parse, parse_size
+
+GOOD: dict[str, dict[str, Any]] = {
+    "accounts": {"uid_min": 20000, "uid_max": 29999},
+    "sessions": {"images": [{"name": "base", "title": "Base", "reference": "labstead/base:1"}]},
+    "hub": {"url": "https://hub.example.org", "address": "172.31.240.1", "admins": ["carla"]},
+}
+
+
+def problems(kind: str, **changes: object) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        parse(KINDS[kind], yaml.safe_dump(GOOD[kind] | changes), f"{kind}.yml")
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("kind", sorted(GOOD))
+def test_good_settings_are_read(kind: str) -> None:
+    parse(KINDS[kind], yaml.safe_dump(GOOD[kind]), "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [("512M", 536870912), ("4G", 4294967296), ("1T", 1099511627776), ("7", 7), (4096, 4096)]
+)
+def test_sizes_are_powers_of_1024(value: object, size: int) -> None:
+    assert parse_size(value) == size
+
+
+@pytest.mark.parametrize("value", ["5 apples", "", "G", "-1G", "1.5G", "4GB", "0", 0, -3, True, None, [1]])
+def test_a_size_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="is not a size; write a number and K, M, G or T"):
+        parse_size(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "line"),
+    [
+        ("accounts", {"uid_mim": 3}, "accounts.yml: uid_mim: unknown key; did you mean uid_min?"),
+        ("hub", {"admin": ["x"]}, "hub.yml: admin: unknown key; did you mean admins?"),
+        ("sessions", {"memry": "4G"}, "sessions.yml: memry: unknown key; did you mean memory?"),
+        (
+            "sessions",
+            {"images": [{"name": "a", "title": "A", "reference": "r", "titel": "B"}]},
+            "sessions.yml: images.0.titel: unknown key; did you mean title?",
+        ),
+        ("accounts", {"frobnicate": 3}, "accounts.yml: frobnicate: unknown key; remove it"),
+    ],
+)
+def test_a_misspelt_key_at_any_level_is_refused_with_a_hint(kind: str, changes: dict[str, Any], line: str) -> None:
+    assert problems(kind, **changes) == [line]
+
+
+def test_each_mistake_has_a_line() -> None:
+    found = problems("hub", url="hub.example.org", port=0, admins=[])
+    assert len(found) == 3
+    assert all(line.startswith("hub.yml: ") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "words"),
+    [
+        ("accounts", {"uid_min": 500}, "uid_min"),
+        ("accounts", {"uid_min": 3000, "uid_max": 2000}, "uid_max 2000 is below uid_min 3000"),
+        ("accounts", {"home_root": "home"}, "not an absolute path"),
+        ("accounts", {"home_root": "/home/../etc"}, "not an absolute path"),
+        ("sessions", {"images": []}, "images"),
+        ("sessions", {"memory": "5 apples"}, "memory: '5 apples' is not a size"),
+        ("sessions", {"cpus": 0}, "cpus"),
+        ("hub", {"admins": ["root"]}, "The username root is reserved"),
+        ("hub", {"address": "hub"}, "address"),
+        ("hub", {"signup": "open"}, "signup"),
+        ("hub", {"base_url": "hub"}, "base_url"),
+    ],
+)
+def test_a_wrong_value_is_refused(kind: str, changes: dict[str, Any], words: str) -> None:
+    (line,) = problems(kind, **changes)
+    assert words in line
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [", "not YAML"), ("- a", "expected `key: value`"), ("", "expected")])
+def test_a_file_that_is_no_mapping_is_refused_in_one_line(text: str, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse(Hub, text, "hub.yml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_allowed_images_are_found() -> None:
+    sessions = parse(Sessions, yaml.safe_dump(GOOD["sessions"]), "x")
+    assert sessions.image("labstead/base:1").name == "base"
+    with pytest.raises(BadInput, match="not one of the allowed images"):
+        sessions.image("alpine")
