@@ -138,7 +138,7 @@ def container(
             "PidsLimit": settings.pids,
             "Init": True,
             "AutoRemove": True,
-            "LogConfig": {"Type": "json-file", "Config": _LOG_OPTIONS},
+            "LogConfig": {"Type": "local", "Config": _LOG_OPTIONS},
         },
     }
 

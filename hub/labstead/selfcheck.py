@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from labstead import secrets
@@ -230,14 +231,18 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
     @contextmanager
     def step(name: str) -> Iterator[None]:
         begin = time.monotonic()
-        yield
+        try:
+            yield
+        except (requests.RequestException, WebSocketException, OSError, ValueError) as error:
+            raise CheckFailed(f"{name}: {error}") from error
         steps.append(Step(name, round(time.monotonic() - begin, 3)))
 
     participant, accounts, clean = Participant(url, ca), Client(), _Cleaner(url, ca)
     with step("hub answers"):
         _wait(f"hub at {url}", _HUB_PATIENCE_SECONDS, participant.is_there)
-    clean()  # what a check that was cut off left
-    accounts.remove_canary()
+    with step("leftovers"):  # of a check that was cut off
+        clean()
+        accounts.remove_canary()
     try:
         password = secrets.new_password()
         with step("account"):
