@@ -1,0 +1,419 @@
+"""Check every setting of a host before anything is changed.
+
+The rule: all mistakes are found in one go, each told in one line that says where, what is wrong and what to do.
+The checks are functions over plain data; only ActionModule knows Ansible.
+
+What a role accepts is in its meta/argument_specs.yml. What a text has to look like (a size, a network, a path)
+is in FORMATS below, what has to fit together is in `rule_problems`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OLDEST_ANSIBLE = (2, 19)
+
+Spec = Mapping[str, Any]
+Problem = tuple[str, str]
+"""Setting and what is wrong with it; what to do."""
+
+# Names that are no settings: Ansible's own, and those that a site keeps for itself with a leading underscore.
+_ANSIBLE_NAMES = re.compile(
+    r"_|ansible_|(ansible|environment|group_names|groups|hostvars|inventory_(dir|file|hostname|hostname_short)|"
+    r"module_setup|omit|play_hosts|playbook_dir|role_(name|names|path)|vars)$"
+)
+
+
+# --- what texts have to look like -------------------------------------------------------------------------------
+
+
+def _size(value: str) -> str | None:
+    if re.fullmatch(r"[1-9]\d*[KMGT]?", value):
+        return None
+    return "is not a size; write a number and K, M, G or T, such as 4G"
+
+
+def _upload_size(value: str) -> str | None:
+    # nginx knows no T.
+    return None if re.fullmatch(r"[1-9]\d*[KMG]?", value) else "is not a size; write a number and K, M or G, such as 2G"
+
+
+def _network(value: str) -> str | None:
+    try:
+        network = ipaddress.IPv4Network(value)
+    except ValueError:
+        return "is not a network; write address/prefix with no host bits, such as 172.31.240.0/20"
+    if not network.is_private or not 16 <= network.prefixlen <= 28:
+        return "does not suit; take a private network (10/8, 172.16/12, 192.168/16) of size /16 to /28"
+    return None
+
+
+def _folder(value: str) -> str | None:
+    path = Path(value)
+    if path.is_absolute() and path != Path("/") and ".." not in path.parts and not re.search(r"[\s:,]", value):
+        return None
+    return "is not a usable folder; write an absolute path without blanks, colons and commas, such as /home"
+
+
+def _program(value: str) -> str | None:
+    return None if re.fullmatch(r"(/[\w.-]+)+", value) else "is not a program; write its path, such as /bin/bash"
+
+
+def _hostname(value: str) -> str | None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        label = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+        if len(value) > 253 or re.fullmatch(r"[\d.]+", value) or not re.fullmatch(rf"{label}(\.{label})*", value):
+            return "is not a host name; write what is in people's address bar in small letters, such as hub.example.org"
+    return None
+
+
+def _url(value: str) -> str | None:
+    address = urlsplit(value)
+    if address.scheme in ("http", "https") and address.hostname and not re.search(r"\s", value):
+        return None
+    return "is not a web address; write one such as http://proxy.example.org:3128"
+
+
+def _url_or_empty(value: str) -> str | None:
+    return _url(value) if value else None
+
+
+def _rate(value: str) -> str | None:
+    return None if re.fullmatch(r"[1-9]\d*r/[sm]", value) else "is not a rate; write requests a second or minute: 60r/m"
+
+
+def _release(value: str) -> str | None:
+    return None if re.fullmatch(r"[a-z]+", value) else "is no Debian release; write its code name, such as trixie"
+
+
+def _word(value: str) -> str | None:
+    if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", value):
+        return None
+    return "is not a name; use letters, digits, '.', '-' and '_'"
+
+
+def _digest_or_empty(value: str) -> str | None:
+    if not value or re.fullmatch(r"[^\s@]+@sha256:[0-9a-f]{64}", value):
+        return None
+    return "names no fixed image; write it with its digest, such as docker.io/library/debian@sha256:…"
+
+
+def _email_or_empty(value: str) -> str | None:
+    return None if not value or re.fullmatch(r"[^\s@]+@[^\s@]+", value) else "is not an e-mail address"
+
+
+def _title(value: str) -> str | None:
+    return None if value.strip() and value.isprintable() else "is empty or has control characters; write a short name"
+
+
+def _at_least(minimum: int) -> Callable[[float], str | None]:
+    return lambda value: None if value >= minimum else f"is too small; it has to be at least {minimum}"
+
+
+def _between(low: int, high: int) -> Callable[[float], str | None]:
+    return lambda value: None if low <= value <= high else f"is out of range; it has to be {low} to {high}"
+
+
+def _positive(value: float) -> str | None:
+    return None if value > 0 else "is too small; it has to be more than 0"
+
+
+FORMATS: dict[str, Callable[[Any], str | None]] = {
+    "accounts_shell": _program,
+    "accounts_uid_max": _between(1000, 2**31 - 1),
+    "accounts_uid_min": _between(1000, 2**31 - 1),
+    "docker_package": _word,
+    "docker_session_network": _word,
+    "docker_session_subnet": _network,
+    "hub_failed_logins": _at_least(1),
+    "hub_lockout_seconds": _at_least(1),
+    "hub_password_minimum_length": _between(8, 64),
+    "hub_title": _title,
+    "images_build[]": _word,
+    "images_debian_reference": _digest_or_empty,
+    "images_debian_release": _release,
+    "labstead_releases_kept": _at_least(2),
+    "preflight_minimum_disk_gb": _at_least(1),
+    "preflight_minimum_memory_gb": _at_least(1),
+    "proxy_acme_email": _email_or_empty,
+    "proxy_acme_server": _url,
+    "proxy_hostname": _hostname,
+    "proxy_login_rate": _rate,
+    "proxy_upload_limit": _upload_size,
+    "sessions_cpus": _positive,
+    "sessions_images[].name": _word,
+    "sessions_memory": _size,
+    "sessions_pids": _at_least(64),
+    "sessions_start_timeout": _between(10, 3600),
+    "sessions_tmp_size": _size,
+    "site_http_proxy": _url_or_empty,
+    "site_https_proxy": _url_or_empty,
+    "storage_data_root": _folder,
+    "storage_home_root": _folder,
+}
+"""What a value of the right type has to look like; `name[]` is an element of a list, `name[].key` a key of one."""
+
+
+# --- specs and names --------------------------------------------------------------------------------------------
+
+
+def load_specs(roles: Path) -> dict[str, dict[str, Spec]]:
+    """Read what each role accepts: role → setting → spec, from roles/*/meta/argument_specs.yml."""
+    specs = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        specs[path.parents[1].name] = document["argument_specs"]["main"].get("options", {})
+    return specs
+
+
+def settings_of(specs: Mapping[str, Mapping[str, Spec]]) -> dict[str, Spec]:
+    """Put the settings of all roles in one mapping."""
+    return {name: spec for options in specs.values() for name, spec in options.items()}
+
+
+def _guess(name: str, known: Iterator[str] | list[str], cutoff: float) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return near[0] if near else ""
+
+
+def name_problems(names: Iterator[str] | list[str], specs: Mapping[str, Mapping[str, Spec]]) -> list[Problem]:
+    """Find names that no role knows.
+
+    A name that begins like a role has to be one of its settings. Other names are the site's own, unless they are
+    nearly a setting: then somebody has mistyped it.
+    """
+    known = settings_of(specs)
+    problems = []
+    for name in sorted(names):
+        if name in known or _ANSIBLE_NAMES.match(name):
+            continue
+        role = name.split("_", 1)[0]
+        if role in specs:
+            guess = _guess(name, [*specs[role], *known], 0.7)
+            advice = f"did you mean {guess}?" if guess else f"roles/{role}/README.md lists what there is"
+            problems.append((name, f"unknown setting; {advice}"))
+        elif guess := _guess(name, [*known], 0.85):
+            problems.append((name, f"unknown setting; did you mean {guess}?"))
+    return problems
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "path": (lambda value: isinstance(value, str), "a path"),
+    "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "float": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "list": (lambda value: isinstance(value, list | tuple), "a list"),
+    "dict": (lambda value: isinstance(value, Mapping), "a mapping of names to values"),
+}
+
+
+def value_problems(name: str, value: Any, spec: Spec, form: str | None = None) -> Iterator[Problem]:
+    """Check one value against its spec: type, choices, elements, keys, and its format.
+
+    :param form: key in FORMATS, where it is not the name itself
+    """
+    form = form or name
+    fits, kind = _TYPES[spec.get("type", "str")]
+    if value is None:
+        yield name, f"empty; write {kind}, or remove the line to take the default, where it has one"
+    elif not fits(value):
+        yield name, f"{_shown(value)} is not {kind}; {_advice(spec)}"
+    elif "choices" in spec and value not in spec["choices"]:
+        choices = [str(choice) for choice in spec["choices"]]
+        guess = _guess(str(value), choices, 0.6)
+        hint = f"did you mean {guess}?" if guess else "choose one of them"
+        yield name, f"{_shown(value)} is not one of {', '.join(choices)}; {hint}"
+    elif isinstance(value, list | tuple):
+        element: dict[str, Any] = {"type": spec.get("elements", "str")}
+        element.update({key: spec[key] for key in ("options",) if key in spec})
+        for number, item in enumerate(value, 1):
+            yield from value_problems(f"{name}[{number}]", item, element, f"{form}[]")
+    elif isinstance(value, Mapping):
+        yield from _key_problems(name, value, spec.get("options"), form)
+    elif form in FORMATS and (problem := FORMATS[form](value)):
+        yield name, f"{_shown(value)} {problem}"
+
+
+def _key_problems(
+    name: str, value: Mapping[str, Any], options: Mapping[str, Spec] | None, form: str
+) -> Iterator[Problem]:
+    if options is None:
+        return
+    for key in sorted(set(value) - set(options), key=str):
+        guess = _guess(str(key), [*options], 0.6)
+        hint = f"did you mean {guess}?" if guess else f"there are {', '.join(options)}"
+        yield f"{name}.{key}", f"unknown key; {hint}"
+    for key, spec in options.items():
+        if key in value:
+            yield from value_problems(f"{name}.{key}", value[key], spec, f"{form}.{key}")
+        elif spec.get("required"):
+            yield f"{name}.{key}", "missing; add it"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, str) else repr(str(value))
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _advice(spec: Spec) -> str:
+    if spec.get("type") == "list":
+        return "write it as a list: [first, second]"
+    if spec.get("type") in ("int", "float", "bool"):
+        return f"write it without quotes, such as {str(spec.get('default', 1)).lower()}"
+    return "write it in quotes" if spec.get("type", "str") in ("str", "path") else "see the README of its role"
+
+
+# --- rules across settings --------------------------------------------------------------------------------------
+
+
+def _names_module() -> Any:
+    """Load the package's own rule for names, so that there is one list of reserved names."""
+    spec = importlib.util.spec_from_file_location("labstead_names", REPOSITORY / "hub" / "labstead" / "names.py")
+    if spec is None or spec.loader is None:
+        raise AnsibleError("hub/labstead/names.py is missing; run from a whole checkout of labstead")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rule_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> Iterator[Problem]:
+    """Check what has to fit together; `values` are of the right type, settings with a mistake are absent.
+
+    :param exists: tells whether a file of the controller is there
+    """
+    yield from _admin_problems(values)
+    yield from _tls_problems(values, exists)
+    if values.get("accounts_uid_min", 0) > values.get("accounts_uid_max", 2**31):
+        yield "accounts_uid_max", f"below accounts_uid_min {values['accounts_uid_min']}; write a larger number"
+    if values.get("images_debian_source") == "registry" and values.get("images_debian_reference") == "":
+        yield "images_debian_reference", "missing; images_debian_source registry needs the image with its digest"
+    if "images_build" in values and "sessions_images" in values:
+        if not values["images_build"] and not values["sessions_images"]:
+            yield "sessions_images", "no image to start; name one here or in images_build"
+        for name in values["images_build"]:
+            if not (REPOSITORY / "images" / name / "Dockerfile").is_file():
+                yield "images_build", f"there is no images/{name}/Dockerfile; name a folder of images/"
+    for file in values.get("site_ca_certificates", []):
+        if not exists(file):
+            yield "site_ca_certificates", f"{file} is not a file here; give certificates of the machine Ansible runs on"
+    home, data = (Path(str(values.get(name, name))) for name in ("storage_home_root", "storage_data_root"))
+    if home == data or home in data.parents or data in home.parents:
+        yield "storage_data_root", f"{data} and the home root {home} lie in each other; choose separate folders"
+    for key in values.get("sessions_environment", {}):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
+            yield "sessions_environment", f"{_shown(key)} is not the name of a variable; use letters, digits and '_'"
+
+
+def _admin_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    if "hub_admins" not in values:
+        return
+    if not values["hub_admins"]:
+        yield "hub_admins", "no admin, so nobody could approve anybody; name at least one"
+    names = _names_module()
+    for name in values["hub_admins"]:
+        if problem := names.problem_with_name(name, tuple(values.get("accounts_reserved_names", ()))):
+            yield "hub_admins", f"{_shown(name)}: {_as_clause(problem)}"
+
+
+def _as_clause(sentence: str) -> str:
+    text = sentence.rstrip(".")
+    return text[:1].lower() + text[1:] + ("" if ";" in text else "; choose another name")
+
+
+def _tls_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> Iterator[Problem]:
+    tls = values.get("proxy_tls")
+    for name in ("proxy_certificate", "proxy_certificate_key"):
+        file = values.get(name)
+        if tls == "provided" and file == "":
+            yield name, "missing; proxy_tls provided needs a PEM file of the machine Ansible runs on"
+        elif file and tls != "provided":
+            yield name, f"not used with proxy_tls {tls}; remove it or set proxy_tls: provided"
+        elif file and not exists(file):
+            yield name, f"{file} is not a file here; give a PEM file of the machine Ansible runs on"
+    if tls == "acme":
+        if values.get("proxy_acme_email") == "":
+            yield "proxy_acme_email", "missing; the certificate authority writes there before a certificate ends"
+        hostname = str(values.get("proxy_hostname", ""))
+        if re.fullmatch(r"[\d.]+|.*:.*", hostname):
+            yield "proxy_hostname", f"{hostname} is an address; a certificate by ACME needs a public name"
+
+
+def problems_of(
+    variables: Mapping[str, Any], specs: Mapping[str, Mapping[str, Spec]], exists: Callable[[str], bool]
+) -> list[Problem]:
+    """Find all mistakes in the variables of one host.
+
+    :param variables: names and values as the inventory gives them
+    :param specs: what `load_specs` read
+    """
+    known = settings_of(specs)
+    problems = name_problems(list(variables), specs)
+    good = {}
+    for name, spec in known.items():
+        if name in variables:
+            found = list(value_problems(name, variables[name], spec))
+            problems += found
+            if not found:
+                good[name] = variables[name]
+        elif spec.get("required"):
+            first = spec["description"][0] if isinstance(spec["description"], list) else spec["description"]
+            problems.append((name, f"missing; set it: {first[:1].lower()}{first[1:].rstrip('.')}"))
+        elif "default" in spec:
+            good[name] = spec["default"]
+    return problems + list(rule_problems(good, exists))
+
+
+class ActionModule(ActionBase):
+    """Check the settings of one host on the controller."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail with a short message after one line for each mistake; touch no host."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        host = task_vars["inventory_hostname"]
+        specs = load_specs(REPOSITORY / "roles")
+        variables: dict[str, Any] = dict.fromkeys(task_vars)
+        problems: list[Problem] = []
+        for name in settings_of(specs):
+            if name in task_vars:
+                try:
+                    variables[name] = self._templar.template(task_vars[name])
+                except AnsibleError as error:
+                    del variables[name]
+                    reason = " ".join(str(error).split())
+                    problems.append((name, f"cannot be worked out: {reason}; mend the expression"))
+        version = task_vars["ansible_version"]
+        if (version["major"], version["minor"]) < OLDEST_ANSIBLE:
+            problems.append(("ansible", f"{version['full']} is too old; use the one that `make venv` installs"))
+        mentioned = {name for name, _ in problems}
+        problems += [
+            problem
+            for problem in problems_of(variables, specs, lambda file: Path(file).is_file())
+            if problem[0] not in mentioned
+        ]
+        for name, problem in problems:
+            Display().error(f"inventory: {host}: {name}: {problem}", wrap_text=False)
+        if problems:
+            count = f"{len(problems)} settings are" if len(problems) > 1 else "1 setting is"
+            result.update(failed=True, msg=f"{count} wrong; nothing was changed")
+        return result
