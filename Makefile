@@ -61,14 +61,14 @@ docs: $(TESTS_STAMP) ## write the roles' READMEs from their argument specs
 
 # Only this needs uv (https://docs.astral.sh/uv/). Versions move with --upgrade: make locks UPGRADE=--upgrade
 export UV_CUSTOM_COMPILE_COMMAND = make locks
-LOCK = uv pip compile --quiet --generate-hashes $(UPGRADE)
+LOCK = uv pip compile --no-config --quiet --no-emit-index-url --generate-hashes $(UPGRADE)
 EVERYWHERE = --universal --python-version 3.11
 locks: ## write the lock files anew; needs uv and npm
 	$(LOCK) $(EVERYWHERE) hub/requirements.in --output-file hub/requirements.lock
 	$(LOCK) $(EVERYWHERE) hub/proxy/requirements.in --output-file hub/proxy/requirements.lock
 	$(LOCK) $(EVERYWHERE) ansible/requirements.in --output-file ansible/requirements.lock
 	$(LOCK) $(EVERYWHERE) tests/requirements.in --output-file tests/requirements.lock
-	cd images/base && $(LOCK) --python-platform linux --python-version 3.13 --override overrides.txt requirements.in --output-file requirements.lock
+	images/lock $(UPGRADE)
 	cd hub/proxy && npm install --package-lock-only --no-audit --no-fund
 
 clean: ## throw away the throwaway hosts and everything built

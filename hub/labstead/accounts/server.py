@@ -17,8 +17,8 @@ from labstead.accounts.ledger import Ledger
 from labstead.accounts.service import Service
 from labstead.errors import AccountRefused, Refusal
 
-IDLE_SECONDS = 60.0
-"""Without a request for so long the process ends; systemd starts it again with the next one."""
+IDLE_SECONDS = 3600.0
+"""Without a request for so long the process ends; systemd starts it again with the next one, which waits longer."""
 _PATIENCE_SECONDS = 5.0
 """How long a caller may take to send their line."""
 

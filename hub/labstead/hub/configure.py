@@ -39,6 +39,9 @@ def apply_addresses(c: Config, hub: Hub) -> None:
     c.JupyterHub.cleanup_proxy = False
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = hub.proxy_api_url
+    # The hub looks for routes that a restarted proxy has lost as often as for activity: at most so long (s) are
+    # sessions out of reach. JupyterHub's own 300 s are for proxies that never restart.
+    c.JupyterHub.last_activity_interval = 10
     # A new release brings its own schema; JupyterHub keeps a copy of the old database beside the new one.
     c.JupyterHub.upgrade_db = True
 

@@ -5,6 +5,7 @@ The one rule: a container is asked for only after the accounts service has said 
 """
 
 import asyncio
+import time
 from typing import Any
 
 from docker.errors import APIError
@@ -20,6 +21,21 @@ GATE_SOCKET = "/run/labstead/gate.sock"
 
 _DOCKER_IS_AWAY = 503
 """What the gate answers while Docker does not."""
+
+
+_CONNECT_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
+"""How often to try the port of a starting session, and to look whether its container still runs."""
+
+
+async def _listens(ip: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            _, writer = await asyncio.open_connection(ip, port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return True
 
 
 class SessionRefused(Exception):
@@ -52,6 +68,23 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
                 self.log.warning("Docker does not answer; %s is taken to be running", self.container_name)
                 return None
             raise
+
+    async def start(self) -> tuple[str, int]:
+        """Start the session and give its address once somebody listens there.
+
+        JupyterHub looks at growing intervals whether a server answers, and finds it up to a third late; a connection
+        each 50 ms costs little and finds it at once.
+        """
+        ip, port = await super().start()
+        deadline = time.monotonic() + self.http_timeout
+        next_look = time.monotonic() + _LOOK_SECONDS
+        while not await _listens(ip, port) and time.monotonic() < deadline:
+            if time.monotonic() > next_look:
+                if await self.poll() is not None:
+                    break  # JupyterHub finds the same and says so
+                next_look = time.monotonic() + _LOOK_SECONDS
+            await asyncio.sleep(_CONNECT_SECONDS)
+        return ip, port
 
     async def create_object(self) -> Any:
         """Ask the gate for the container of this user's session."""
