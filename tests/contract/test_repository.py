@@ -117,6 +117,16 @@ def test_a_restart_follows_from_what_is_on_the_machine(role: str) -> None:
         assert "ansible.builtin.command" in task, task["name"]
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_a_unit_that_is_enabled_says_what_wants_it(role: str) -> None:
+    """systemd takes `enable` of a unit without [Install] for done, and does not start it at boot."""
+    for task in tasks(role):
+        unit = task.get("ansible.builtin.systemd_service", {})
+        path = ROOT / "roles" / role / "files" / unit.get("name", "")
+        if unit.get("enabled") and path.is_file():
+            assert "\n[Install]\nWantedBy=" in path.read_text(encoding="utf-8"), path
+
+
 def test_readmes_of_the_roles_are_the_specs() -> None:
     done = run("python", ROOT / "roles" / "readme.py", "--check")
     assert done.returncode == 0, done.stdout
