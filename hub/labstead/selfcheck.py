@@ -69,6 +69,8 @@ def _wait(what: str, seconds: float, attempt: Callable[[], Any]) -> Any:
             if result := attempt():
                 return result
             reason = "not yet"
+        except requests.exceptions.SSLError as error:
+            raise CheckFailed(f"{what}: {error}; give the authority to trust with --ca") from error
         except requests.RequestException as error:
             reason = str(error)
         if time.monotonic() > deadline:

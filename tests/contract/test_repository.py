@@ -122,9 +122,10 @@ def test_a_unit_that_is_enabled_says_what_wants_it(role: str) -> None:
     """systemd takes `enable` of a unit without [Install] for done, and does not start it at boot."""
     for task in tasks(role):
         unit = task.get("ansible.builtin.systemd_service", {})
-        path = ROOT / "roles" / role / "files" / unit.get("name", "")
-        if unit.get("enabled") and path.is_file():
-            assert "\n[Install]\nWantedBy=" in path.read_text(encoding="utf-8"), path
+        name = unit.get("name", "")
+        for path in (ROOT / "roles" / role / "files" / name, ROOT / "roles" / role / "templates" / f"{name}.j2"):
+            if unit.get("enabled") and path.is_file():
+                assert "\n[Install]\nWantedBy=" in path.read_text(encoding="utf-8"), path
 
 
 def test_readmes_of_the_roles_are_the_specs() -> None:
