@@ -104,6 +104,7 @@ class PeopleHandler(BaseHandler):  # type: ignore[misc]
             )
         )
 
+    @web.authenticated
     @needs_scope("admin:users")  # type: ignore[untyped-decorator]
     async def get(self) -> None:
         """Show the list."""
