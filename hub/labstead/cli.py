@@ -166,9 +166,13 @@ def admin_seed(name: str) -> None:
         changed = client.create(name).changed
     # The file is written first: a log-in whose password nobody knows would be of no use.
     file = secrets.admin_password_file(name)
-    if not file.exists():
+    if is_new := not file.exists():
         secrets.keep_admin_password(name, secrets.new_password())
-    if database.run_as_hub(name, file.read_text(encoding="utf-8").strip(), replace=False) or changed:
+    if database.run_as_hub(name, file.read_text(encoding="utf-8").strip(), replace=False):
+        changed = True
+    elif is_new:
+        file.unlink()  # the log-in was there, with a password of its own
+    if changed:
         click.echo(f"created {name}")
 
 
@@ -213,18 +217,18 @@ def user_show(name: str, as_json: bool) -> None:
 @main.command("selfcheck")
 @click.option("--url", help="Public address of the hub; default: from hub.yml.")
 @click.option(
-    "--ca", type=click.Path(exists=True, path_type=Path), help="Certificates to trust; default: the system's."
+    "--ca", type=click.Path(exists=True, path_type=Path), help="Certificates to trust; default: what the hub uses."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def selfcheck(url: str | None, ca: Path | None, as_json: bool) -> None:
     """Make a whole session through the public address and remove it; exit code 1 if a step fails.
 
-    Example: labstead selfcheck --ca /etc/labstead/tls/ca.crt
+    Example: labstead selfcheck --json
     """
     from labstead import selfcheck as check
 
     _need_root()
-    steps = check.run(url or settings.load_hub().url, ca or check.SYSTEM_CA, settings.load_sessions().start_timeout)
+    steps = check.run(url or settings.load_hub().url, ca or check.authority(), settings.load_sessions().start_timeout)
     if as_json:
         click.echo(json.dumps([{"step": step.name, "seconds": step.seconds} for step in steps], indent=2))
         return

@@ -127,8 +127,12 @@ def container(
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "Mounts": _mounts(person, settings),
+            # What a session writes is in its mounts, where limits hold, or in memory; never on Docker's own disk.
+            "ReadonlyRootfs": True,
             "Tmpfs": {
                 "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={settings.tmp_size}",  # noqa: S108 - a mount point
+                "/var/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={settings.tmp_size}",  # noqa: S108
+                "/run/lock": f"rw,nosuid,nodev,noexec,mode=1777,size={2**20}",
                 runtime_dir(person): f"rw,nosuid,nodev,mode=0700,size={settings.tmp_size // 4},{own}",
             },
             "Memory": settings.memory,

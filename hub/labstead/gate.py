@@ -32,6 +32,7 @@ from labstead.settings import Sessions
 DOCKER_SOCKET = "/run/docker.sock"
 
 _MAX_BODY = 1024 * 1024
+_SERVER_ERROR = 500
 _STOP_SECONDS = 10
 """How long a session may take to end after SIGTERM."""
 _TIMEOUT = aiohttp.ClientTimeout(total=90, connect=5)
@@ -74,17 +75,21 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
     except LabsteadError as error:
         log.warning("refused: %s %s: %s", request.method, request.path, error)
         return _error(403, f"labstead-gate: {error}")
-    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         log.warning("Docker does not answer: %s", error)
         return _error(503, "labstead-gate: Docker does not answer")
+    except Exception:
+        log.exception("refused: %s %s", request.method, request.path)
+        return _error(403, "labstead-gate could not make sense of this; see its journal")
 
 
 async def _docker(request: web.Request, method: str, path: str, **kwargs: Any) -> web.Response:
     """Make a call to Docker and give its answer whole."""
     async with request.app[_DOCKER].request(method, f"http://docker{path}", **kwargs) as answer:
-        return web.Response(
-            status=answer.status, body=await answer.read(), headers={"Content-Type": answer.content_type}
-        )
+        body = await answer.read()
+        # DockerSpawner takes a 500 to mean that the container is gone; that is for Docker to say with a 404.
+        status = answer.status if answer.status < _SERVER_ERROR else 503
+        return web.Response(status=status, body=body, headers={"Content-Type": answer.content_type})
 
 
 async def _ping(request: web.Request) -> web.Response:
@@ -100,6 +105,12 @@ async def _inspect_image(request: web.Request) -> web.Response:
     return await _docker(request, "GET", f"/images/{image.reference}/json")
 
 
+def _was_opened(user: str) -> bool:
+    """Tell whether the accounts service, which alone knows who is the hub's, lets this person have a session."""
+    passwd = identity.SESSIONS_DIR / user / "passwd"
+    return passwd.is_file() and passwd.owner() == "root"
+
+
 async def _create(request: web.Request) -> web.Response:
     try:
         body = await request.json()
@@ -110,6 +121,8 @@ async def _create(request: web.Request) -> web.Response:
         raise contract.ContractViolation(f"the label {contract.LABEL_USER} is missing")
     name = request.query.get("name", "")
     good = contract.checked(body, name, identity.look_up(user), request.app[_SETTINGS])
+    if not _was_opened(user):
+        raise contract.ContractViolation(f"the accounts service has not opened a session of {user}")
     log.info("create %s", name)
     return await _docker(request, "POST", "/containers/create", params={"name": name}, json=good)
 
@@ -123,6 +136,8 @@ async def _session(request: web.Request) -> tuple[str, web.Response]:
     if not _ID.fullmatch(name):
         raise contract.ContractViolation(f"{name!r} is not the name of a container")
     async with request.app[_DOCKER].get(f"http://docker/containers/{name}/json") as answer:
+        if answer.status >= _SERVER_ERROR:
+            return "", _error(503, f"labstead-gate: Docker answers {answer.status}: {(await answer.text())[:500]}")
         found = await answer.json()
         if answer.status == 200:
             if contract.user_of(found["Config"]["Labels"]) is None:

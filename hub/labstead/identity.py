@@ -75,6 +75,17 @@ def _people(groups: Iterable[grp.struct_group], person: Identity) -> list[pwd.st
     return entries
 
 
+def _named(gids: Iterable[int]) -> list[grp.struct_group]:
+    """Give the groups that have a name; a person may be in some that have none."""
+    found = []
+    for gid in sorted(gids):
+        try:
+            found.append(grp.getgrgid(gid))
+        except KeyError:
+            continue
+    return found
+
+
 def passwd_and_group(person: Identity) -> tuple[str, str]:
     """Write what a session's /etc/passwd and /etc/group say.
 
@@ -85,15 +96,9 @@ def passwd_and_group(person: Identity) -> tuple[str, str]:
     """
     fixed_users = [entry for entry in pwd.getpwall() if entry.pw_uid < 100 or entry.pw_name == "nobody"]
     fixed_groups = [entry for entry in grp.getgrall() if entry.gr_gid < 100 or entry.gr_name == "nogroup"]
-    groups = [grp.getgrgid(gid) for gid in person.groups]
+    groups = _named(person.groups)
     people = _people(groups, person)
-    private = []
-    for entry in people:
-        if entry.pw_gid not in person.groups:
-            try:
-                private.append(grp.getgrgid(entry.pw_gid))
-            except KeyError:
-                continue
+    private = _named({entry.pw_gid for entry in people} - set(person.groups))
     passwd = "".join(
         f"{e.pw_name}:x:{e.pw_uid}:{e.pw_gid}:{e.pw_gecos}:{e.pw_dir}:{e.pw_shell}\n" for e in [*fixed_users, *people]
     )

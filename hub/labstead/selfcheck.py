@@ -6,8 +6,10 @@ at what that code saw and wrote, and removes session, user, account and home.
 """
 
 import json
+import pwd
 import signal
 import ssl
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,11 +25,13 @@ from websockets.sync.client import connect
 
 from labstead import secrets
 from labstead.accounts.client import Client
+from labstead.accounts.protocol import Account
 from labstead.errors import LabsteadError
 from labstead.hub import database
 from labstead.names import CANARY
 
-SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+_TLS = Path("/etc/labstead/tls")
+_SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 """What this machine trusts; requests would use a list of its own, without the site's authorities."""
 
 _HUB_PATIENCE_SECONDS = 60
@@ -36,6 +40,8 @@ _REQUEST_SECONDS = 60
 _CODE_SECONDS = 60
 _GONE_SECONDS = 60
 
+PROBE_FILE = "labstead-selfcheck"
+"""What the code writes into its home."""
 _PROBE = """
 import json, os, pathlib
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
@@ -84,6 +90,32 @@ def _good(answer: requests.Response, what: str) -> requests.Response:
         words = " ".join(answer.text.split())[:300]
         raise CheckFailed(f"{what}: {answer.request.method} {answer.url} answers {answer.status_code}: {words}")
     return answer
+
+
+def authority() -> Path:
+    """Give the file with the authorities to trust: the machine's own where it made the certificate that is served."""
+    own = (_TLS / "live.crt").is_symlink() and (_TLS / "live.crt").readlink().name == "site.crt"
+    return _TLS / "ca.crt" if own else _SYSTEM_CA
+
+
+def _owner(file: Path, account: Account) -> int:
+    """Give a file's owner, asked as its owner: on a network file system root may see nothing in a home.
+
+    :raises CheckFailed: when the file is not there
+    """
+    done = subprocess.run(
+        ["stat", "--format=%u", "--", file],
+        capture_output=True,
+        text=True,
+        timeout=_REQUEST_SECONDS,
+        check=False,
+        user=account.uid,
+        group=account.gid,
+        extra_groups=[],
+    )
+    if done.returncode:
+        raise CheckFailed(f"its file is not on the host: {' '.join(done.stderr.split())}")
+    return int(done.stdout)
 
 
 class Participant:
@@ -262,6 +294,12 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
     with step("leftovers"):  # of a check that was cut off
         clean()
         accounts.remove_canary()
+
+    def remove() -> None:
+        with step("removal"):
+            clean()
+            accounts.remove_canary()
+
     try:
         password = secrets.new_password()
         with step("account"):
@@ -274,21 +312,23 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
         with step("kernel"), _within(_REQUEST_SECONDS + _CODE_SECONDS):
             seen = json.loads(participant.run(CANARY, _PROBE))
         with step("identity"):
-            _compare(
-                seen,
-                {
-                    "uid": account.uid,
-                    "gid": account.gid,
-                    "groups": [account.gid],
-                    "capabilities": "0000000000000000",
-                    "no_new_privileges": "1",
-                    "umask": "0002",
-                },
-            )
-            owner = (Path(seen["home"]) / "labstead-selfcheck").stat().st_uid
-            _compare({"owner of its file": owner}, {"owner of its file": account.uid})
-    finally:
-        with step("removal"):
-            clean()
-            accounts.remove_canary()
+            home = pwd.getpwnam(CANARY).pw_dir
+            expected = {
+                "uid": account.uid,
+                "gid": account.gid,
+                "groups": [account.gid],
+                "home": home,
+                "capabilities": "0000000000000000",
+                "no_new_privileges": "1",
+                "umask": "0002",
+            }
+            _compare(seen, expected)
+            _compare({"owner of its file": _owner(Path(home, PROBE_FILE), account)}, {"owner of its file": account.uid})
+    except BaseException as error:
+        try:
+            remove()
+        except LabsteadError as second:
+            raise CheckFailed(f"{error}; and then {second}") from error
+        raise
+    remove()
     return steps

@@ -17,7 +17,7 @@ _TIME = "%a %Y-%m-%d %H:%M:%S.%f %Z"
 
 
 def _properties(unit: str) -> dict[str, str]:
-    names = "LoadState,ActiveState,StateChangeTimestamp,NeedDaemonReload"
+    names = "LoadState,ActiveState,StateChangeTimestamp,NeedDaemonReload,ReloadResult"
     done = subprocess.run(
         ["systemctl", "show", "--timestamp=us+utc", f"--property={names}", "--", unit],
         capture_output=True,
@@ -31,7 +31,8 @@ def _properties(unit: str) -> dict[str, str]:
 def is_outdated(unit: str, files: Iterable[Path]) -> bool:
     """Tell whether a unit should be restarted, or reloaded, to run what is on disk.
 
-    A unit that failed is outdated too. One that is not running is not: it will start from what is there.
+    A unit that failed, or whose last reload failed, is outdated too. One that is not running is not: it will start
+    from what is there.
 
     :param files: what the unit reads when it starts; for a link, the link itself counts. Missing ones do not count.
     :raises BadInput: when systemd does not know the unit
@@ -43,7 +44,7 @@ def is_outdated(unit: str, files: Iterable[Path]) -> bool:
         return True
     if properties["ActiveState"] not in ("active", "reloading", "activating"):
         return False
-    if properties.get("NeedDaemonReload") == "yes":
+    if properties.get("NeedDaemonReload") == "yes" or properties.get("ReloadResult", "success") != "success":
         return True
     since = datetime.strptime(properties["StateChangeTimestamp"], _TIME).replace(tzinfo=UTC).timestamp()
     return any(os.lstat(file).st_ctime > since for file in files if os.path.lexists(file))

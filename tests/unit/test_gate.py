@@ -1,6 +1,7 @@
 """The gate between hub and Docker, with a Docker that records what reaches it. The real one is tested on a host."""
 
 import asyncio
+import json
 import os
 import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,6 +36,8 @@ class RecordingDocker:
             return web.json_response({"Id": SESSION_ID, "Config": {"Labels": labels}})
         if request.path in (f"/containers/{OTHER_ID}/json", "/containers/database/json"):
             return web.json_response({"Id": OTHER_ID, "Config": {"Labels": {}}})
+        if request.path == "/containers/broken/json":
+            return web.Response(text="driver failed", status=500)
         if request.path.endswith("/json") and request.path.startswith("/containers/"):
             return web.json_response({"message": "No such container"}, status=404)
         return web.json_response({"Id": SESSION_ID})
@@ -81,6 +84,12 @@ async def _with_gate(tmp_path: Path, uid: int) -> AsyncIterator[Hub]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Give a function that runs a test's coroutine with a gate."""
     monkeypatch.setattr(identity, "look_up", lambda name: PERSON if name == "anna" else _unknown(name))
+
+    sessions = tmp_path / "sessions"
+    (sessions / "anna").mkdir(parents=True)
+    (sessions / "anna" / "passwd").touch()
+    monkeypatch.setattr(identity, "SESSIONS_DIR", sessions)
+    monkeypatch.setattr(contract, "SESSIONS_DIR", sessions)
 
     def _unknown(name: str) -> Any:
         pwd.getpwnam(name)  # raises
@@ -197,6 +206,39 @@ def test_a_session_that_is_gone_is_404(run: Callable[..., None]) -> None:
             status, _ = await hub.ask(method, f"/containers/labstead-session-ben{path}")
             assert status == 404
         assert {call[0] for call in hub.docker.calls} == {"GET"}
+
+    run(test)
+
+
+def test_a_session_that_the_accounts_service_did_not_open_is_refused(tmp_path: Path, run: Callable[..., None]) -> None:
+    async def test(hub: Hub) -> None:
+        (tmp_path / "sessions" / "anna" / "passwd").unlink()
+        status, answer = await hub.ask("POST", "/containers/create?name=labstead-session-anna", json=body())
+        assert status == 403
+        assert "has not opened a session" in answer["message"]
+        assert hub.docker.calls == []
+
+    run(test)
+
+
+def test_a_fault_of_dockers_is_503(run: Callable[..., None]) -> None:
+    """DockerSpawner takes 500 to mean that the container is gone."""
+
+    async def test(hub: Hub) -> None:
+        for method, call in [("GET", "/json"), ("POST", "/stop")]:
+            status, _ = await hub.ask(method, f"/containers/broken{call}")
+            assert status == 503
+
+    run(test)
+
+
+@pytest.mark.parametrize("label", ["a\0b", "\ud800", "x" * 5000, "../anna"])
+def test_a_label_that_is_no_name_is_refused(run: Callable[..., None], label: str) -> None:
+    async def test(hub: Hub) -> None:
+        text = json.dumps(body(Labels={contract.LABEL_USER: label}))
+        status, _ = await hub.ask("POST", "/containers/create?name=labstead-session-anna", data=text)
+        assert status == 403
+        assert hub.docker.calls == []
 
     run(test)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import bcrypt
 import pytest
@@ -10,6 +12,7 @@ from jupyterhub.app import JupyterHub
 from nativeauthenticator.orm import UserInfo
 from traitlets.config import Config, Configurable
 
+from labstead.hub import authenticator as authenticator_module
 from labstead.hub import configure, database
 from labstead.hub.authenticator import LabsteadAuthenticator
 from labstead.hub.spawner import LabsteadSpawner
@@ -86,7 +89,8 @@ def authenticator(tmp_path: Path, configuration: Config, monkeypatch: pytest.Mon
 
 
 def log_in(authenticator: LabsteadAuthenticator, name: str, password: str) -> str | None:
-    return asyncio.run(authenticator.authenticate(None, {"username": name, "password": password}))
+    handler = SimpleNamespace(refusal=None)
+    return asyncio.run(authenticator.authenticate(handler, {"username": name, "password": password}))
 
 
 def sign_up(authenticator: LabsteadAuthenticator, name: str, password: str = PASSWORD) -> str | None:
@@ -108,7 +112,7 @@ def test_a_password_that_bcrypt_would_not_take_is_a_wrong_one(
 def test_nobody_comes_in_before_approval_and_waiting_does_not_lock_them_out(
     authenticator: LabsteadAuthenticator,
 ) -> None:
-    authenticator.create_user("anna", PASSWORD)
+    asyncio.run(authenticator.sign_up("anna", PASSWORD))
     for _ in range(HUB.failed_logins + 1):
         assert log_in(authenticator, "anna", PASSWORD) is None
     asyncio.run(authenticator.approve("anna"))
@@ -123,6 +127,33 @@ def test_wrong_passwords_lock_a_name_for_a_while(authenticator: LabsteadAuthenti
     assert authenticator.is_blocked("carla")
 
 
+def test_guesses_sent_at_the_same_moment_are_counted_too(
+    authenticator: LabsteadAuthenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+
+    async def slow(password: str, _hashed: bytes) -> bool:
+        checked.append(password)
+        await asyncio.sleep(0)
+        return False
+
+    async def guess() -> None:
+        handler = SimpleNamespace(refusal=None)
+        data = [{"username": "carla", "password": str(number)} for number in range(30)]
+        await asyncio.gather(*(authenticator.authenticate(handler, words) for words in data))
+
+    monkeypatch.setattr(authenticator_module, "matches", slow)
+    asyncio.run(guess())
+    assert len(checked) == HUB.failed_logins
+
+
+def test_a_locked_name_may_try_again_after_its_time(authenticator: LabsteadAuthenticator) -> None:
+    for _ in range(HUB.failed_logins):
+        log_in(authenticator, "carla", "wrong")
+    authenticator.login_attempts["carla"]["time"] -= timedelta(seconds=HUB.lockout_seconds + 1, days=1)
+    assert log_in(authenticator, "carla", PASSWORD) == "carla"
+
+
 def test_names_that_do_not_exist_are_not_counted(authenticator: LabsteadAuthenticator) -> None:
     for number in range(10):
         log_in(authenticator, f"nobody{number}", "wrong")
@@ -132,7 +163,7 @@ def test_names_that_do_not_exist_are_not_counted(authenticator: LabsteadAuthenti
 def test_a_failed_account_leaves_the_login_closed(
     authenticator: LabsteadAuthenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authenticator.create_user("anna", PASSWORD)
+    asyncio.run(authenticator.sign_up("anna", PASSWORD))
 
     def fail(_name: str) -> None:
         raise RuntimeError
@@ -144,12 +175,38 @@ def test_a_failed_account_leaves_the_login_closed(
 
 
 def test_a_revoked_person_has_to_log_in_again_and_cannot(authenticator: LabsteadAuthenticator) -> None:
-    authenticator.create_user("anna", PASSWORD)
+    asyncio.run(authenticator.sign_up("anna", PASSWORD))
     asyncio.run(authenticator.approve("anna"))
     authenticator.revoke("anna")
-    user = type("User", (), {"name": "anna"})()
-    assert asyncio.run(authenticator.refresh_user(user)) is False
+    assert refresh(authenticator, "anna") is False
     assert log_in(authenticator, "anna", PASSWORD) is None
+
+
+def refresh(authenticator: LabsteadAuthenticator, name: str) -> object:
+    return asyncio.run(authenticator.refresh_user(SimpleNamespace(name=name)))
+
+
+def test_somebody_without_a_login_has_no_session_either(authenticator: LabsteadAuthenticator) -> None:
+    assert refresh(authenticator, "nobody-here") is False
+
+
+def test_who_is_no_longer_an_administrator_loses_the_rights(authenticator: LabsteadAuthenticator) -> None:
+    assert refresh(authenticator, "carla") == {"name": "carla", "admin": True}
+    assert authenticator.is_admin(None, {"name": "carla"}) is True
+    authenticator.admin_users = {"doro"}
+    assert refresh(authenticator, "carla") == {"name": "carla", "admin": False}
+    assert authenticator.is_admin(None, {"name": "carla"}) is False
+
+
+def test_only_a_signup_that_was_never_approved_can_be_denied(authenticator: LabsteadAuthenticator) -> None:
+    # "nobody" has an account on every Debian, as somebody whose approval was taken back has.
+    for name in ("anna", "nobody"):
+        asyncio.run(authenticator.sign_up(name, PASSWORD))
+    states = {signup.name: signup.state for signup in authenticator.signups()}
+    assert states == {"anna": "waiting", "carla": "administrator", "nobody": "revoked"}
+    for name in states:
+        authenticator.deny(name)
+    assert {signup.name for signup in authenticator.signups()} == {"carla", "nobody"}
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def test_a_link_counts_by_its_own_time(monkeypatch: pytest.MonkeyPatch, file: Pa
     [
         ({"ActiveState": "inactive"}, False),
         ({"ActiveState": "failed"}, True),
+        ({"ReloadResult": "exit-code"}, True),
+        ({"ReloadResult": "success"}, False),
         ({"NeedDaemonReload": "yes"}, True),
     ],
 )

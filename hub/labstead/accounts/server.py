@@ -8,6 +8,7 @@ import json
 import logging
 import pwd
 import socket
+import time
 
 from pydantic import ValidationError
 
@@ -26,9 +27,18 @@ log = logging.getLogger("labstead.accounts")
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    connection.settimeout(_PATIENCE_SECONDS)
-    with connection.makefile("rb") as stream:
-        return stream.readline(protocol.MAX_LINE + 1)
+    """Read until the end of a line, for a bounded time in all.
+
+    :raises TimeoutError: when the caller is too slow
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    line = b""
+    while b"\n" not in line and len(line) <= protocol.MAX_LINE:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        if not (part := connection.recv(protocol.MAX_LINE)):
+            break
+        line += part
+    return line.partition(b"\n")[0]
 
 
 def _refuse(code: Refusal, message: str) -> protocol.Reply:
@@ -57,6 +67,9 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
     except AccountRefused as refused:
         log.warning("refused: %s (asked by uid %d for %s)", refused, uid, request.op)
         return _refuse(refused.code, str(refused))
+    except OSError as error:
+        log.warning("failed: %s: %s", request.op, error)
+        return _refuse(Refusal.FAILED, str(error))
     except Exception:
         log.exception("failed: %s", request.op)
         return _refuse(Refusal.FAILED, "the accounts service failed; see `journalctl -u labstead-accounts`")
@@ -75,7 +88,9 @@ def serve(listener: socket.socket, service: Service, hub_uid: int, idle_seconds:
             return
         with connection:
             try:
-                reply = answer(_read_line(connection), peer.peer_uid(connection), hub_uid, service)
+                uid = peer.peer_uid(connection)
+                line = _read_line(connection) if uid in (0, hub_uid) else b""
+                reply = answer(line, uid, hub_uid, service)
                 connection.sendall(reply.model_dump_json().encode() + b"\n")
             except OSError as error:
                 log.warning("a caller went away: %s", error)

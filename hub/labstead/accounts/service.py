@@ -121,32 +121,35 @@ class Service:
         account = self._ledger.find(name)
         if account is None:
             if known := _known_to_nss(name):
-                raise AccountRefused(
-                    Refusal.TAKEN, f"{name} is already a {known} of this machine; an administrator may link the account"
-                )
+                raise AccountRefused(Refusal.TAKEN, f"{name} is already a {known} of this machine")
             account = self._ledger.reserve(
                 name, kind, self._settings.uid_min, self._settings.uid_max, taken=_number_taken
             )
-        elif account.kind != kind:
+        elif account.kind != kind and account.kind != "linked":
             raise AccountRefused(Refusal.TAKEN, f"{name} is already an account of the hub ({account.kind})")
-        elif account.state == "active" and self._exists(account):
+        elif account.state == "active" and _known_to_nss(name) == "user":
+            self._require_home(account)
             return account
+        elif account.kind == "linked":
+            raise AccountRefused(Refusal.UNKNOWN, f"{name} no longer has the account that was linked")
         # Here the ledger row is ours and the account is missing or half made: a run that was cut off goes on.
         self._make_unix_account(account)
         self._ledger.set_state(account.uid, "active")
         return account.model_copy(update={"state": "active", "changed": True})
 
-    def _exists(self, account: protocol.Account) -> bool:
-        try:
-            entry = pwd.getpwnam(account.name)
-        except KeyError:
-            return False
+    def _require_home(self, account: protocol.Account) -> None:
+        """Refuse an account whose number or home is not what the ledger says; a missing home is never made anew."""
+        entry = pwd.getpwnam(account.name)
         if entry.pw_uid != account.uid:
             raise AccountRefused(
                 Refusal.TAKEN,
                 f"{account.name} has uid {entry.pw_uid} here but {account.uid} in the ledger; mend one of them",
             )
-        return Path(entry.pw_dir).is_dir()
+        home = Path(entry.pw_dir)
+        if not home.is_dir():
+            raise AccountRefused(Refusal.FAILED, f"the home {home} is missing; is its file system mounted?")
+        if home.stat().st_uid != account.uid:
+            raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
 
     def _make_unix_account(self, account: protocol.Account) -> None:
         name, number = account.name, str(account.uid)
@@ -162,13 +165,12 @@ class Service:
             # "*" is no password's hash: nobody can log in with one, and the account is not locked either.
             useradd = ["useradd", "--uid", number, "--gid", number, "--no-create-home", "--home-dir", str(home)]
             _run([*useradd, "--shell", str(self._settings.shell), "--password", "*", "--", name])
-        if not self._exists(account):
+        if not home.exists() and not home.is_symlink():
             self._make_home(home, account)
+        self._require_home(account)
 
     def _make_home(self, home: Path, account: protocol.Account) -> None:
         """Make the home beside its place and move it there when it is whole."""
-        if home.exists() or home.is_symlink():
-            raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
         new = home.with_name(f".{home.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -180,10 +182,11 @@ class Service:
         new.rename(home)
 
     def _link(self, name: str) -> protocol.Account:
-        person = identity.look_up(name)
         account = self._ledger.find(name)
         if account is not None:
-            return account
+            # One that labstead began to make is made to the end.
+            return self._make(name, account.kind)
+        person = identity.look_up(name)
         return self._ledger.link(name, person.uid, person.gid).model_copy(update={"changed": True})
 
     def _show(self, name: str | None) -> protocol.Accounts:
@@ -198,18 +201,20 @@ class Service:
         account = self._ledger.find(name)
         if account is None or account.state != "active":
             raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
-        person = identity.look_up(name)
-        if person.uid != account.uid:
-            raise AccountRefused(
-                Refusal.TAKEN, f"{name} has uid {person.uid} on this machine but {account.uid} in the ledger"
-            )
-        if _is_locked(name):
-            raise AccountRefused(Refusal.LOCKED, f"the account {name} is locked; ask an administrator")
-        if not person.home.is_dir() or person.home.stat().st_uid != person.uid:
-            raise AccountRefused(
-                Refusal.FAILED, f"the home {person.home} is missing or is not {name}'s; ask an administrator"
-            )
+        try:
+            person = self._person_for_session(account)
+        except AccountRefused:
+            # Without these files the gate starts no session.
+            shutil.rmtree(self._sessions_dir / name, ignore_errors=True)
+            raise
         self._write_session_files(person)
+        return person
+
+    def _person_for_session(self, account: protocol.Account) -> Identity:
+        person = identity.look_up(account.name)
+        self._require_home(account)
+        if _is_locked(account.name):
+            raise AccountRefused(Refusal.LOCKED, f"the account {account.name} is locked; ask an administrator")
         return person
 
     def _write_session_files(self, person: Identity) -> None:

@@ -5,10 +5,12 @@ approved.
 """
 
 import asyncio
-from typing import Any
+import pwd
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
 import bcrypt
-from jupyterhub.auth import Authenticator
 from nativeauthenticator import NativeAuthenticator
 from nativeauthenticator.orm import UserInfo
 
@@ -22,6 +24,18 @@ MAX_PASSWORD_BYTES = 72
 def too_long(password: str) -> bool:
     """Tell whether bcrypt would not take the whole password."""
     return len(password.encode()) > MAX_PASSWORD_BYTES
+
+
+#: A hash of nothing that anybody knows: names that do not exist take as long to refuse as those that do.
+_NOBODYS_HASH = bcrypt.hashpw(bcrypt.gensalt(4), bcrypt.gensalt())
+
+
+@dataclass(frozen=True)
+class Signup:
+    """Somebody who signed up or was made an administrator."""
+
+    name: str
+    state: Literal["waiting", "revoked", "approved", "administrator"]
 
 
 async def matches(password: str, hashed: bytes) -> bool:
@@ -40,28 +54,52 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
 
         return handlers.PAGES
 
-    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:  # noqa: ARG002
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check name and password; None where they are wrong or the person was not approved.
 
         Unlike NativeAuthenticator's, this checks passwords beside the event loop, since bcrypt takes long,
-        and does not count the right password of somebody who waits for approval as a wrong one.
+        and does not count the right password of somebody who waits for approval as a wrong one. Where more can be
+        said than "wrong", it is left for the log-in page in the handler's `refusal`.
         """
-        name = str(self.normalize_username(data.get("username", "")))
+        name, password = str(self.normalize_username(data.get("username", ""))), data.get("password", "")
         info = self.get_user(name)
-        if info is None or self.is_blocked(name):
+        if info is None:
+            await matches(password, _NOBODYS_HASH)
             return None
-        if not await matches(data.get("password", ""), info.password):
-            self.add_login_attempt(name)
+        if self.is_blocked(name):
+            minutes = -(-self.seconds_before_next_try // 60)
+            handler.refusal = f"Too many wrong passwords for {name}. Please try again in {minutes} minutes."
             return None
-        if not info.is_authorized:
+        # Counted before it is checked: of many guesses sent at the same moment only so many are looked at.
+        self.add_login_attempt(name)
+        if not await matches(password, info.password):
             return None
         self.successful_login(name)
+        if not info.is_authorized:
+            handler.refusal = f"Your sign-up as {name} waits for an administrator's approval."
+            return None
         return name
 
-    async def refresh_user(self, user: Any, handler: Any = None) -> bool:  # noqa: ARG002
-        """Send somebody whose approval was taken back to the log-in page."""
+    def is_blocked(self, username: str) -> bool:
+        """Tell whether a name has to wait after too many wrong passwords in a row."""
+        attempts = self.login_attempts.get(username)
+        if attempts is None:
+            return False
+        if (datetime.now() - attempts["time"]).total_seconds() > self.seconds_before_next_try:
+            self.successful_login(username)
+            return False
+        return bool(attempts["count"] >= self.allowed_failed_logins)
+
+    def is_admin(self, handler: Any, authentication: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Tell whether somebody is an administrator now; JupyterHub itself would never take that back."""
+        return authentication["name"] in self.admin_users
+
+    async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:  # noqa: ARG002
+        """Send somebody whose approval was taken back to the log-in page; tell JupyterHub who is an administrator."""
         info = self.get_user(user.name)
-        return info is None or bool(info.is_authorized)
+        if info is None or not info.is_authorized:
+            return False
+        return {"name": user.name, "admin": user.name in self.admin_users}
 
     def is_password_strong(self, password: str) -> bool:
         """Tell whether somebody may have this password."""
@@ -93,6 +131,13 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             return "The two passwords are not the same."
         return None
 
+    async def sign_up(self, name: str, password: str) -> None:
+        """Note a sign-up that waits for approval; `problem_with_signup` has found nothing wrong with it."""
+        hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
+        if not self.user_exists(name):  # somebody else, meanwhile
+            self.db.add(UserInfo(username=name, password=hashed))
+            self.db.commit()
+
     async def approve(self, name: str) -> None:
         """Let somebody in: make their Unix account, then open their log-in.
 
@@ -112,16 +157,22 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             self.db.commit()
 
     def deny(self, name: str) -> None:
-        """Forget a sign-up that was not approved."""
+        """Forget a sign-up that was never approved."""
         info = self.get_user(name)
-        if info is not None and not info.is_authorized:
+        if info is not None and self._state(info) == "waiting":
             self.db.delete(info)
             self.db.commit()
 
-    def signups(self) -> list[UserInfo]:
-        """Give all who signed up, the waiting ones first, by name."""
-        return sorted(UserInfo.all_users(self.db), key=lambda info: (bool(info.is_authorized), info.username))
+    def signups(self) -> list[Signup]:
+        """Give all who signed up, the waiting ones first, then by name."""
+        found = [Signup(info.username, self._state(info)) for info in UserInfo.all_users(self.db)]
+        return sorted(found, key=lambda signup: (signup.state != "waiting", signup.name))
 
-    def validate_username(self, username: str) -> bool:
-        """Tell whether JupyterHub may know this name; the accounts service is stricter at sign-up."""
-        return bool(Authenticator.validate_username(self, username)) and not set(username) & set(", /")
+    def _state(self, info: UserInfo) -> Literal["waiting", "revoked", "approved", "administrator"]:
+        if info.is_authorized:
+            return "administrator" if info.username in self.admin_users else "approved"
+        try:
+            pwd.getpwnam(info.username)
+        except KeyError:
+            return "waiting"
+        return "revoked"  # there is an account, so there was an approval

@@ -13,12 +13,10 @@ from traitlets.config import Config
 from labstead.contract import PORT
 from labstead.hub.authenticator import LabsteadAuthenticator
 from labstead.hub.spawner import GATE_SOCKET, LabsteadSpawner
+from labstead.names import CANARY
 from labstead.settings import Hub, Sessions
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-_HTTP_TIMEOUT_SECONDS = 60
-"""How long a started server may take to answer on its port."""
 
 
 def apply(c: Config, hub: Hub, sessions: Sessions) -> None:
@@ -53,6 +51,8 @@ def apply_people(c: Config, hub: Hub) -> None:
     c.Authenticator.allow_all = True
     c.Authenticator.admin_users = set(hub.admins)
     c.Authenticator.refresh_pre_spawn = True
+    # Without it a token outlives the approval of its owner.
+    c.Authenticator.auth_refresh_strict = True
     c.LabsteadAuthenticator.enable_signup = hub.signup == "approval"
     c.LabsteadAuthenticator.open_signup = False
     c.LabsteadAuthenticator.check_common_password = True
@@ -78,7 +78,7 @@ def apply_sessions(c: Config, sessions: Sessions) -> None:
     c.LabsteadSpawner.cmd = ["jupyterhub-singleuser"]
     c.LabsteadSpawner.default_url = "/lab"
     c.LabsteadSpawner.start_timeout = sessions.start_timeout
-    c.LabsteadSpawner.http_timeout = _HTTP_TIMEOUT_SECONDS
+    c.LabsteadSpawner.http_timeout = sessions.start_timeout
     # These two only tell the session its limits; the contract sets them.
     c.LabsteadSpawner.mem_limit = sessions.memory
     c.LabsteadSpawner.cpu_limit = sessions.cpus
@@ -94,7 +94,10 @@ def apply_selfcheck(c: Config) -> None:
         {
             "name": "selfcheck",
             "description": "Remove the canary of the self-check",
-            "scopes": ["delete:users", "delete:servers", "read:users:name", "read:servers"],
+            "scopes": [
+                f"{scope}!user={CANARY}"
+                for scope in ("delete:users", "delete:servers", "read:users:name", "read:servers")
+            ],
             "services": ["selfcheck"],
         }
     ]

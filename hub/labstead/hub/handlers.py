@@ -26,23 +26,13 @@ class LoginHandler(HubLoginHandler):  # type: ignore[misc]
     NativeAuthenticator's handler needs `statsd`, which JupyterHub 6 no longer has.
     """
 
-    def _render(self, login_error: str | None = None, username: str | None = None, **kwargs: Any) -> Any:
-        if login_error is not None and self.request.method == "POST":
-            login_error = self._why_refused(username or "") or login_error
-        return super()._render(login_error=login_error, username=username, **kwargs)
+    refusal: str | None = None
+    """What the authenticator has to say beyond "wrong"."""
 
-    def _why_refused(self, name: str) -> str | None:
-        name = self.authenticator.normalize_username(name)
-        info = self.authenticator.get_user(name)
-        if info is None:
-            return None
-        if self.authenticator.is_blocked(name):
-            minutes = -(-self.authenticator.seconds_before_next_try // 60)
-            return f"Too many wrong passwords for {name}. Please try again in {minutes} minutes."
-        password = self.get_body_argument("password", "", strip=False)
-        if not info.is_authorized and not too_long(password) and info.is_valid_password(password):
-            return f"Your sign-up as {name} waits for an administrator's approval."
-        return None
+    def _render(self, login_error: str | None = None, username: str | None = None, **kwargs: Any) -> Any:
+        if login_error is not None and self.refusal is not None:
+            login_error = self.refusal
+        return super()._render(login_error=login_error, username=username, **kwargs)
 
 
 class SignUpHandler(BaseHandler):  # type: ignore[misc]
@@ -80,12 +70,11 @@ class SignUpHandler(BaseHandler):  # type: ignore[misc]
             self.set_status(_UNAVAILABLE)
             await self._page(username=name, problem="Sign-up does not work now; please tell an administrator.")
             return
-        if problem is None and self.authenticator.create_user(name, password) is None:
-            problem = "This sign-up was not possible; please try another username."
         if problem:
             self.set_status(_BAD_REQUEST)
             await self._page(username=name, problem=problem)
             return
+        await self.authenticator.sign_up(name, password)
         self.log.info("sign-up of %s waits for approval", name)
         await self._page(username=name, done=True)
 
@@ -99,7 +88,6 @@ class PeopleHandler(BaseHandler):  # type: ignore[misc]
                 "people.html",
                 xsrf=self.xsrf_token.decode("ascii"),
                 signups=self.authenticator.signups(),
-                admins=self.authenticator.admin_users,
                 problem=problem,
             )
         )
@@ -122,6 +110,7 @@ class DecisionHandler(PeopleHandler):
     async def post(self, name: str) -> None:
         """Take the decision named in the form."""
         decision = self.get_body_argument("decision", "")
+        name = self.authenticator.normalize_username(name)
         if self.authenticator.get_user(name) is None:
             raise web.HTTPError(404, f"Nobody called {name} signed up.")
         try:
@@ -131,6 +120,7 @@ class DecisionHandler(PeopleHandler):
                 self.authenticator.deny(name)
             elif decision == "revoke" and name not in self.authenticator.admin_users:
                 self.authenticator.revoke(name)
+                await self._put_out(name)
             else:
                 raise web.HTTPError(400, f"There is no decision {decision!r} for {name}.")
         except LabsteadError as error:
@@ -139,6 +129,19 @@ class DecisionHandler(PeopleHandler):
             return
         self.log.info("%s: %s of the sign-up %s", self.current_user.name, decision, name)
         self.redirect(self.hub.base_url + "authorize")
+
+    async def _put_out(self, name: str) -> None:
+        """Stop somebody's servers and take their tokens; a log-in that is open ends with its next request."""
+        user = self.find_user(name)
+        if user is None:
+            return
+        active = [server for server, spawner in user.spawners.items() if spawner.active and not spawner.pending]
+        for server in active:
+            await self.stop_single_user(user, server)
+        for token in user.api_tokens:
+            self.db.delete(token)
+        self.db.commit()
+        user._auth_refreshed = None  # JupyterHub's own mark of when it last asked
 
 
 class _LongPasswords:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from typing import Any
 
+import requests
 from docker.errors import APIError
 from dockerspawner import DockerSpawner
 from traitlets import Instance
@@ -59,15 +60,17 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
     async def poll(self) -> Any:
         """Tell whether the session runs.
 
-        While Docker restarts nobody can know; containers live on (live-restore), so the answer is that it runs.
+        While Docker or the gate restarts nobody can know; containers live on (live-restore), so the answer is yes.
         """
         try:
             return await super().poll()
         except APIError as error:
-            if error.status_code == _DOCKER_IS_AWAY:
-                self.log.warning("Docker does not answer; %s is taken to be running", self.container_name)
-                return None
-            raise
+            if error.status_code != _DOCKER_IS_AWAY:
+                raise
+        except requests.RequestException as error:
+            self.log.warning("the gate does not answer: %s", error)
+        self.log.warning("nobody can say whether %s runs; it is taken to be running", self.container_name)
+        return None
 
     async def start(self) -> tuple[str, int]:
         """Start the session and give its address once somebody listens there.
@@ -81,7 +84,7 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
         while not await _listens(ip, port) and time.monotonic() < deadline:
             if time.monotonic() > next_look:
                 if await self.poll() is not None:
-                    break  # JupyterHub finds the same and says so
+                    raise SessionRefused("Your session ended right after its start; please tell an administrator.")
                 next_look = time.monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_CONNECT_SECONDS)
         return ip, port
