@@ -63,18 +63,42 @@ def _network(value: str) -> str | None:
 
 def _folder(value: str) -> str | None:
     path = Path(value)
-    if path.is_absolute() and path != Path("/") and ".." not in path.parts and not re.search(r"[\s:,]", value):
-        return None
-    return "is not a usable folder; write an absolute path without blanks, colons and commas, such as /home"
+    if value.startswith("//") or not path.is_absolute() or path == Path("/") or ".." in path.parts:
+        return "is not a usable folder; write an absolute path, such as /home"
+    if re.search(r"[\s:,]", value):
+        return "is not a usable folder; write a path without blanks, colons and commas, such as /home"
+    if path in _SHARED_SYSTEM_FOLDERS or any(system in (path, *path.parents) for system in _SYSTEM_FOLDERS):
+        return "belongs to the system; choose a folder of its own, such as /srv/home"
+    return None
 
 
-def _program(value: str) -> str | None:
-    return None if re.fullmatch(r"(/[\w.-]+)+", value) else "is not a program; write its path, such as /bin/bash"
+_SYSTEM_FOLDERS = tuple(
+    Path("/", name)
+    for name in (
+        *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys", "tmp"),
+        *("usr", "opt/jupyter", "opt/labstead", "var/lib/containerd", "var/lib/docker", "var/lib/labstead"),
+    )
+)
+"""Neither they nor anything below may hold homes or data."""
+_SHARED_SYSTEM_FOLDERS = (Path("/opt"), Path("/var"), Path("/var/lib"))
+"""Folders of their own below are fine."""
+
+
+def _shell(value: str) -> str | None:
+    if not re.fullmatch(r"(/[\w.-]+)+", value):
+        return "is not a program; write its path, such as /bin/bash"
+    if Path(value).name in ("nologin", "false"):
+        return "lets nobody in, but sessions run it; write a shell, such as /bin/bash"
+    return None
 
 
 def _hostname(value: str) -> str | None:
     try:
-        ipaddress.ip_address(value)
+        address = ipaddress.ip_address(value)
+        if value != str(address):
+            return f"is not how browsers write this address; write {address}"
+        if "%" in value:
+            return "is an address of one network card; write one that people can reach"
     except ValueError:
         label = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
         if len(value) > 253 or re.fullmatch(r"[\d.]+", value) or not re.fullmatch(rf"{label}(\.{label})*", value):
@@ -83,13 +107,23 @@ def _hostname(value: str) -> str | None:
 
 
 def _url(value: str) -> str | None:
-    address = urlsplit(value)
-    if address.scheme in ("http", "https") and address.hostname and not re.search(r"\s", value):
-        return None
+    try:
+        address = urlsplit(value)
+        # Asking for the port finds one that is none.
+        if address.scheme in ("http", "https") and address.hostname and address.port != 0:
+            return None if value.isprintable() and " " not in value else "has blanks; write it without"
+    except ValueError:
+        pass
     return "is not a web address; write one such as http://proxy.example.org:3128"
 
 
-def _url_or_empty(value: str) -> str | None:
+def _proxy_or_empty(value: str) -> str | None:
+    if "@" in value:
+        return "has a user or a password, which everybody on the machine could read; use a proxy that asks for none"
+    if "%" in value:
+        return "has a %, which systemd reads as the start of something else; write the address without"
+    if re.search(r"[\"'\\$;,]", value):
+        return "has quotes or the like; write an address such as http://proxy.example.org:3128"
     return _url(value) if value else None
 
 
@@ -97,14 +131,22 @@ def _rate(value: str) -> str | None:
     return None if re.fullmatch(r"[1-9]\d*r/[sm]", value) else "is not a rate; write requests a second or minute: 60r/m"
 
 
-def _release(value: str) -> str | None:
-    return None if re.fullmatch(r"[a-z]+", value) else "is no Debian release; write its code name, such as trixie"
-
-
 def _word(value: str) -> str | None:
     if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", value):
         return None
     return "is not a name; use letters, digits, '.', '-' and '_'"
+
+
+def _image_name(value: str) -> str | None:
+    if re.fullmatch(r"[a-z][a-z0-9-]*", value):
+        return None
+    return "is not a name; use small letters, digits and '-', beginning with a letter"
+
+
+def _image_reference(value: str) -> str | None:
+    if value and value.isprintable() and " " not in value:
+        return None
+    return "is no image; write what Docker knows it by, such as quay.io/pangeo/pangeo-notebook@sha256:…"
 
 
 def _digest_or_empty(value: str) -> str | None:
@@ -129,14 +171,20 @@ def _between(low: int, high: int) -> Callable[[float], str | None]:
     return lambda value: None if low <= value <= high else f"is out of range; it has to be {low} to {high}"
 
 
+def _uid(value: int) -> str | None:
+    if 1000 <= value <= 60000:
+        return None
+    return "is out of range; it has to be 1000 to 60000, as Debian and systemd use those below and above"
+
+
 def _positive(value: float) -> str | None:
     return None if value > 0 else "is too small; it has to be more than 0"
 
 
 FORMATS: dict[str, Callable[[Any], str | None]] = {
-    "accounts_shell": _program,
-    "accounts_uid_max": _between(1000, 2**31 - 1),
-    "accounts_uid_min": _between(1000, 2**31 - 1),
+    "accounts_shell": _shell,
+    "accounts_uid_max": _uid,
+    "accounts_uid_min": _uid,
     "docker_package": _word,
     "docker_session_network": _word,
     "docker_session_subnet": _network,
@@ -144,9 +192,8 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "hub_lockout_seconds": _at_least(1),
     "hub_password_minimum_length": _between(8, 64),
     "hub_title": _title,
-    "images_build[]": _word,
+    "images_build[]": _image_name,
     "images_debian_reference": _digest_or_empty,
-    "images_debian_release": _release,
     "labstead_releases_kept": _at_least(2),
     "preflight_minimum_disk_gb": _at_least(1),
     "preflight_minimum_memory_gb": _at_least(1),
@@ -156,13 +203,15 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "proxy_login_rate": _rate,
     "proxy_upload_limit": _upload_size,
     "sessions_cpus": _positive,
-    "sessions_images[].name": _word,
+    "sessions_images[].name": _image_name,
+    "sessions_images[].reference": _image_reference,
+    "sessions_images[].title": _title,
     "sessions_memory": _size,
     "sessions_pids": _at_least(64),
     "sessions_start_timeout": _between(10, 3600),
     "sessions_tmp_size": _size,
-    "site_http_proxy": _url_or_empty,
-    "site_https_proxy": _url_or_empty,
+    "site_http_proxy": _proxy_or_empty,
+    "site_https_proxy": _proxy_or_empty,
     "storage_data_root": _folder,
     "storage_home_root": _folder,
 }
@@ -249,7 +298,9 @@ def value_problems(name: str, value: Any, spec: Spec, form: str | None = None) -
     elif isinstance(value, Mapping):
         yield from _key_problems(name, value, spec.get("options"), form)
     elif form in FORMATS and (problem := FORMATS[form](value)):
-        yield name, f"{_shown(value)} {problem}"
+        # What may hold a password is not shown.
+        secret = FORMATS[form] is _proxy_or_empty and "@" in value
+        yield name, f"{'the address' if secret else _shown(value)} {problem}"
 
 
 def _key_problems(
@@ -317,7 +368,12 @@ def rule_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> I
     home, data = (Path(str(values.get(name, name))) for name in ("storage_home_root", "storage_data_root"))
     if home == data or home in data.parents or data in home.parents:
         yield "storage_data_root", f"{data} and the home root {home} lie in each other; choose separate folders"
-    for key in values.get("sessions_environment", {}):
+    # Sessions have to outlive restarts of dockerd.
+    if values.get("docker_daemon_settings", {}).get("live-restore", True) is not True:
+        yield "docker_daemon_settings", "live-restore has to be true, as sessions outlive restarts of Docker; remove it"
+    for key, value in values.get("sessions_environment", {}).items():
+        if not isinstance(value, str):
+            yield "sessions_environment", f"{key}: {_shown(value)} is not a text; write it in quotes"
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
             yield "sessions_environment", f"{_shown(key)} is not the name of a variable; use letters, digits and '_'"
 

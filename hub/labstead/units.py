@@ -17,7 +17,7 @@ _TIME = "%a %Y-%m-%d %H:%M:%S.%f %Z"
 
 
 def _properties(unit: str) -> dict[str, str]:
-    names = "LoadState,ActiveState,StateChangeTimestamp,NeedDaemonReload,ReloadResult"
+    names = "LoadState,ActiveState,ActiveEnterTimestamp,StateChangeTimestamp,NeedDaemonReload,ReloadResult"
     done = subprocess.run(
         ["systemctl", "show", "--timestamp=us+utc", f"--property={names}", "--", unit],
         capture_output=True,
@@ -46,5 +46,7 @@ def is_outdated(unit: str, files: Iterable[Path]) -> bool:
         return False
     if properties.get("NeedDaemonReload") == "yes" or properties.get("ReloadResult", "success") != "success":
         return True
-    since = datetime.strptime(properties["StateChangeTimestamp"], _TIME).replace(tzinfo=UTC).timestamp()
+    # A reload changes a service's state and counts as a start; a socket changes its state with each connection.
+    start = "ActiveEnterTimestamp" if unit.endswith(".socket") else "StateChangeTimestamp"
+    since = datetime.strptime(properties[start], _TIME).replace(tzinfo=UTC).timestamp()
     return any(os.lstat(file).st_ctime > since for file in files if os.path.lexists(file))

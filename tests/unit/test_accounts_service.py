@@ -1,5 +1,6 @@
 """What the accounts service does, on accounts that stand in for the machine's; the real ones are made on a host."""
 
+import os
 import pwd
 import subprocess
 from pathlib import Path
@@ -148,6 +149,18 @@ def test_somebody_elses_folder_does_not_become_a_home(service: Service, machine:
         create(service)
     with pytest.raises(AccountRefused, match="not an account of the hub"):
         open_session(service)
+
+
+def test_the_gate_can_see_the_files_of_a_session(service: Service, tmp_path: Path) -> None:
+    create(service)
+    before = os.umask(0o077)  # that of the service
+    try:
+        open_session(service)
+    finally:
+        os.umask(before)
+    folder = tmp_path / "sessions" / "anna"
+    assert os.lstat(folder).st_mode & 0o777 == 0o755
+    assert [os.lstat(folder / name).st_mode & 0o777 for name in ("passwd", "group")] == [0o644, 0o644]
 
 
 def test_a_session_has_groups_of_people_only(service: Service) -> None:

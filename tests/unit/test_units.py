@@ -63,6 +63,14 @@ def test_the_state_of_the_unit_counts(monkeypatch: pytest.MonkeyPatch, changes: 
     assert units.is_outdated("labstead-hub", []) is outdated
 
 
+def test_a_socket_counts_from_when_it_began_to_listen(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Its state changes with each connection."""
+    began = (changed_at(file) - timedelta(seconds=1)).strftime("%a %Y-%m-%d %H:%M:%S.%f UTC")
+    properties(monkeypatch, datetime.now(UTC) + timedelta(seconds=1), ActiveEnterTimestamp=began)
+    assert units.is_outdated("labstead-gate.socket", [file])
+    assert not units.is_outdated("labstead-gate.service", [file])
+
+
 def test_a_missing_file_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     properties(monkeypatch, datetime.now(UTC))
     assert not units.is_outdated("labstead-hub", [tmp_path / "none"])

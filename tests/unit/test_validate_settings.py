@@ -219,6 +219,157 @@ def test_what_does_not_fit_together_is_one_line(variables: dict[str, Any]) -> No
     assert "\n" not in line
 
 
+PROXY_WITH_PASSWORD = (
+    "the address has a user or a password, which everybody on the machine could read; use a proxy that asks for none"
+)
+NO_PROXY_ADDRESS = "is not a web address; write one such as http://proxy.example.org:3128"
+
+
+@pytest.mark.parametrize("name", ["site_http_proxy", "site_https_proxy"])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("http://jane:canary@proxy.example.org:3128", PROXY_WITH_PASSWORD),
+        ("http://jane@proxy.example.org:3128", PROXY_WITH_PASSWORD),
+        ("jane:canary%40@proxy", PROXY_WITH_PASSWORD),
+        (
+            "http://proxy%2e:3128",
+            "'http://proxy%2e:3128' has a %, which systemd reads as the start of something else; "
+            "write the address without",
+        ),
+        (
+            'http://proxy:3128/"',
+            "'http://proxy:3128/\"' has quotes or the like; write an address such as http://proxy.example.org:3128",
+        ),
+        ("proxy:3128", f"'proxy:3128' {NO_PROXY_ADDRESS}"),
+        ("http://[::1", f"'http://[::1' {NO_PROXY_ADDRESS}"),
+        ("http://proxy:99999", f"'http://proxy:99999' {NO_PROXY_ADDRESS}"),
+    ],
+)
+def test_a_proxy_is_an_address_without_secrets(name: str, value: str, problem: str) -> None:
+    (line,) = problems({name: value})
+    assert line == f"{name}: {problem}"
+    assert "canary" not in line
+
+
+@pytest.mark.parametrize("value", ["", "http://proxy.example.org:3128", "http://proxy", "http://[2001:db8::7]:3128/"])
+def test_the_address_of_a_proxy_is_accepted(value: str) -> None:
+    assert problems({"site_http_proxy": value, "site_https_proxy": value}) == []
+
+
+def _image(**changes: str) -> dict[str, Any]:
+    return {"sessions_images": [{"name": "pangeo", "title": "Pangeo", "reference": "pangeo/notebook:1", **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        (
+            _image(name="Pangeo"),
+            "sessions_images[1].name: 'Pangeo' is not a name; use small letters, digits and '-', "
+            "beginning with a letter",
+        ),
+        (
+            _image(name="1pangeo"),
+            "sessions_images[1].name: '1pangeo' is not a name; use small letters, digits and '-', "
+            "beginning with a letter",
+        ),
+        (
+            _image(title=""),
+            "sessions_images[1].title: '' is empty or has control characters; write a short name",
+        ),
+        (
+            _image(reference=""),
+            "sessions_images[1].reference: '' is no image; write what Docker knows it by, "
+            "such as quay.io/pangeo/pangeo-notebook@sha256:…",
+        ),
+        (
+            {"sessions_environment": {"THREADS": 4}},
+            "sessions_environment: THREADS: 4 is not a text; write it in quotes",
+        ),
+        (
+            {"sessions_environment": {"DEBUG": True}},
+            "sessions_environment: DEBUG: True is not a text; write it in quotes",
+        ),
+        (
+            {"docker_daemon_settings": {"live-restore": False}},
+            "docker_daemon_settings: live-restore has to be true, as sessions outlive restarts of Docker; remove it",
+        ),
+        (
+            {"accounts_shell": "/usr/sbin/nologin"},
+            "accounts_shell: '/usr/sbin/nologin' lets nobody in, but sessions run it; write a shell, such as /bin/bash",
+        ),
+        (
+            {"accounts_shell": "/bin/false"},
+            "accounts_shell: '/bin/false' lets nobody in, but sessions run it; write a shell, such as /bin/bash",
+        ),
+        ({"accounts_shell": "bash"}, "accounts_shell: 'bash' is not a program; write its path, such as /bin/bash"),
+        (
+            {"accounts_uid_max": 60001},
+            "accounts_uid_max: 60001 is out of range; it has to be 1000 to 60000, "
+            "as Debian and systemd use those below and above",
+        ),
+        (
+            {"accounts_uid_min": 999},
+            "accounts_uid_min: 999 is out of range; it has to be 1000 to 60000, "
+            "as Debian and systemd use those below and above",
+        ),
+        (
+            {"images_debian_release": "bookworm"},
+            "images_debian_release: 'bookworm' is not one of trixie; choose one of them",
+        ),
+        (
+            {"proxy_hostname": "2001:DB8::7"},
+            "proxy_hostname: '2001:DB8::7' is not how browsers write this address; write 2001:db8::7",
+        ),
+        (
+            {"proxy_hostname": "2001:db8:0::7"},
+            "proxy_hostname: '2001:db8:0::7' is not how browsers write this address; write 2001:db8::7",
+        ),
+        (
+            {"proxy_hostname": "fe80::1%eth0"},
+            "proxy_hostname: 'fe80::1%eth0' is an address of one network card; write one that people can reach",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(variables: dict[str, Any], line: str) -> None:
+    assert problems(variables) == [line]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        _image(),
+        _image(name="pangeo-2"),
+        {"sessions_environment": {"THREADS": "4"}},
+        {"docker_daemon_settings": {"live-restore": True, "mtu": 1400}},
+        {"accounts_shell": "/usr/bin/zsh"},
+        {"accounts_uid_max": 60000},
+    ],
+)
+def test_what_works_is_accepted(variables: dict[str, Any]) -> None:
+    assert problems(variables) == []
+
+
+@pytest.mark.parametrize("name", ["storage_home_root", "storage_data_root"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp"),
+        *("/usr", "/var", "/etc/", "/etc/home", "/usr/local/home", "/./etc", "/opt/labstead/home", "/var/lib/docker/x"),
+    ],
+)
+def test_a_folder_of_the_system_holds_no_homes_and_no_data(name: str, folder: str) -> None:
+    belongs = f"{name}: {folder!r} belongs to the system; choose a folder of its own, such as /srv/home"
+    assert problems({name: folder}) == [belongs]
+
+
+@pytest.mark.parametrize("name", ["storage_home_root", "storage_data_root"])
+@pytest.mark.parametrize("folder", ["/srv/home", "/opt/site", "/var/site", "/etcetera", "/mnt/big/usr"])
+def test_a_folder_of_its_own_is_accepted(name: str, folder: str) -> None:
+    assert problems({name: folder}) == []
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     lines = problems({"hub_admins": [], "hub_tilte": "x", "sessions_memory": "lots", "proxy_hostname": "?"})
     assert [line.split(":")[0] for line in lines] == ["hub_tilte", "proxy_hostname", "sessions_memory", "hub_admins"]

@@ -220,6 +220,7 @@ class Service:
     def _write_session_files(self, person: Identity) -> None:
         folder = self._sessions_dir / person.name
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # the gate looks whether there is a session to start
         for name, content in zip(("passwd", "group"), identity.passwd_and_group(person), strict=True):
             new = folder / f".{name}.new"
             new.write_text(content, encoding="utf-8")
