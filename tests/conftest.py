@@ -1,0 +1,150 @@
+"""Fixtures of all tests, their order, and what a failing one tells.
+
+The rule: hosts are made by the first test that needs one and taken away at the end; LABSTEAD_KEEP=1 leaves them up,
+LABSTEAD_REUSE=1 takes those that an earlier run left up.
+"""
+
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import lab as labs
+from support.lab import Lab, Record
+from support.machine import ROOT, Machine
+from support.person import Person
+
+HERE = Path(__file__).parent
+ORDER = ("unit", "contract", "host", "browser", "host/test_selfcheck.py", "host/test_reboot.py", "host/test_killed.py")
+"""Cheap tests first; those that shake a host last."""
+
+HOSTS: dict[str, Lab] = {
+    name: Lab(Machine(name, suite), ROOT / ".build" / "tests" / name)
+    for name, suite in (("lt13", "trixie"), ("lt12", "bookworm"))
+}
+_in_use: list[Lab] = []
+_begun: dict[str, float] = {}
+_measured: list[str] = []
+
+
+def _place(item: pytest.Item) -> int:
+    path = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+    return max((place for place, prefix in enumerate(ORDER) if path.startswith(prefix)), default=-1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in their order."""
+    items.sort(key=_place)
+
+
+# --- logs of failures and measurements
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember when a test began."""
+    _begun[item.nodeid] = time.time()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failed test what its hosts logged since shortly before it began."""
+    report = yield
+    names = set(getattr(item, "fixturenames", ()))
+    if report.failed and names & {"provisioning", "fresh_bookworm"}:
+        lab = _in_use[-1] if _in_use else HOSTS["lt13"]
+        try:
+            logs = lab.machine.logs(_begun.get(item.nodeid, time.time()) - 10)
+        except Exception as error:  # noqa: BLE001 - the failure itself matters more than its logs
+            logs = f"no logs: {error}"
+        report.sections.append((f"host {lab.machine.name}", logs))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def measured() -> list[str]:
+    """Give the list of measurements, one line each; they are shown at the end and asserted nowhere."""
+    return _measured
+
+
+# --- hosts
+
+
+@pytest.fixture(scope="session")
+def provisioning(measured: list[str]) -> Iterator[Record]:
+    """Provision the Debian 13 host and give the record of it."""
+    lab = HOSTS["lt13"]
+    record = labs.load_record(lab) if labs.REUSE and lab.machine.exists() else None
+    _in_use.append(lab)
+    try:
+        if record is None:
+            record = labs.provision_from_nothing(lab)
+            measured.append(f"first site.yml on Debian 13: {record.first.seconds:.0f} s")
+        yield record
+    finally:
+        _in_use.remove(lab)
+        if not labs.KEEP:
+            lab.machine.down()
+
+
+@pytest.fixture(scope="session")
+def lab(provisioning: Record) -> Lab:
+    """Give the provisioned Debian 13 host."""
+    if provisioning.first.code:
+        pytest.fail(f"site.yml failed on the first host:\n{provisioning.first.end}", pytrace=False)
+    return HOSTS["lt13"]
+
+
+@pytest.fixture
+def fresh_bookworm() -> Iterator[Lab]:
+    """Boot a fresh Debian 12 host."""
+    lab = HOSTS["lt12"]
+    lab.folder.mkdir(parents=True, exist_ok=True)
+    lab.machine.down()
+    lab.machine.up()
+    _in_use.append(lab)
+    try:
+        yield lab
+    finally:
+        _in_use.remove(lab)
+        if not labs.KEEP:
+            lab.machine.down()
+
+
+# --- people
+
+
+@pytest.fixture(scope="session")
+def admin(lab: Lab) -> Person:
+    """Give the administrator, logged in."""
+    return lab.admin()
+
+
+@pytest.fixture(scope="session")
+def participant(lab: Lab, admin: Person) -> Iterator[Person]:
+    """Give a participant with a running session.
+
+    On the host she is in a group of people and, by an administrator's mistake, in groups that own the machine.
+    """
+    person = lab.join("anna", admin)
+    lab.machine.sh(
+        'getent group ocean || groupadd ocean; for group in ocean sudo disk docker; do gpasswd -a "$1" "$group"; done',
+        person.name,
+    )
+    yield person.start()
+    if lab.machine.exists():
+        lab.machine.sh('for group in sudo disk docker; do gpasswd -d "$1" "$group"; done', person.name)
+
+
+@pytest.fixture(scope="session")
+def neighbour(lab: Lab, admin: Person) -> Person:
+    """Give another participant with a running session, for tests that are rough with it."""
+    return lab.join("bert", admin).start()

@@ -1,0 +1,125 @@
+"""A kernel of somebody's session, reached as JupyterLab does: over a WebSocket through the public address."""
+
+import json
+import ssl
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import requests
+from websockets.sync.client import ClientConnection, connect
+
+if TYPE_CHECKING:
+    from support.person import Person
+
+
+class CodeFailed(AssertionError):
+    """Code in a kernel ended with an exception."""
+
+
+class Unreachable(OSError):
+    """The kernel is not reached."""
+
+
+class KernelDied(Exception):
+    """The kernel's process ended while it ran the code."""
+
+
+class Kernel:
+    """One kernel; it lives on between calls, whatever becomes of the connection.
+
+    :param person: whose session it is in
+    :param ident: its id
+    """
+
+    def __init__(self, person: "Person", ident: str) -> None:
+        self._person = person
+        self._path = f"/user/{person.name}/api/kernels/{ident}/channels"
+
+    @contextmanager
+    def _connection(self) -> Iterator[ClientConnection]:
+        url = self._person.url + self._path
+        cookie = requests.Request("GET", url, cookies=self._person.http.cookies).prepare().headers["Cookie"]
+        context = ssl.create_default_context(cafile=self._person.ca)
+        with connect(
+            url.replace("https:", "wss:", 1),
+            ssl=context,
+            origin=self._person.url,
+            additional_headers={"Cookie": cookie},
+            open_timeout=30,
+            close_timeout=5,
+            max_size=None,
+            proxy=None,
+        ) as connection:
+            yield connection
+
+    def run(self, code: str, seconds: float = 60) -> str:
+        """Run code and give what it prints.
+
+        :raises CodeFailed: when it ends with an exception
+        :raises KernelDied: when the kernel does not survive it
+        :raises Unreachable: when the kernel is not reached, or takes longer
+        """
+        result: list[str | BaseException] = []
+
+        def work() -> None:
+            try:
+                result.append(self._run(code, seconds))
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                result.append(error)
+
+        # In a thread, as websockets may wait for ever where a handshake is refused in an odd way.
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds + 30)
+        outcome = result[0] if result else TimeoutError(f"no answer in {seconds:.0f} s")
+        if isinstance(outcome, str):
+            return outcome
+        if isinstance(outcome, CodeFailed | KernelDied):
+            raise outcome
+        raise Unreachable(f"kernel of {self._person.name}: {outcome!r}") from outcome
+
+    def _run(self, code: str, seconds: float) -> str:
+        ident = uuid.uuid4().hex
+        header = {"msg_id": ident, "msg_type": "execute_request", "username": "", "session": ident, "version": "5.3"}
+        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
+        message = {"header": header, "parent_header": {}, "metadata": {}, "channel": "shell", "content": content}
+        printed, deadline = "", time.monotonic() + seconds
+        with self._connection() as connection:
+            connection.send(json.dumps(message))
+            while True:
+                reply = json.loads(connection.recv(timeout=max(deadline - time.monotonic(), 0.01)))
+                kind, content = reply["msg_type"], reply["content"]
+                if kind == "status" and content["execution_state"] in ("restarting", "autorestarting", "dead"):
+                    raise KernelDied(content["execution_state"])
+                if reply["parent_header"].get("msg_id") != ident:
+                    continue
+                if kind == "stream":
+                    printed += content["text"]
+                elif kind == "error":
+                    raise CodeFailed(f"{content['ename']}: {content['evalue']}\n{printed}")
+                elif kind == "status" and content["execution_state"] == "idle":
+                    return printed
+
+    def value(self, expression: str, seconds: float = 60) -> Any:
+        """Give the value of an expression, as far as JSON knows it."""
+        return json.loads(self.run(f"import json as _json\nprint(_json.dumps({expression}))", seconds))
+
+    def sh(self, script: str, *, check: bool = True, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
+        """Run a piece of bash in the session."""
+        code = f"""
+import json as _json, subprocess as _subprocess
+_done = _subprocess.run(["bash", "-c", {script!r}], capture_output=True, text=True, timeout={seconds})
+print(_json.dumps([_done.returncode, _done.stdout, _done.stderr]))
+"""
+        returncode, stdout, stderr = json.loads(self.run(code, seconds + 5))
+        assert not check or returncode == 0, f"{script}: exit code {returncode}\n{stdout}{stderr}"
+        return subprocess.CompletedProcess(script, returncode, stdout, stderr)
+
+    def out(self, script: str) -> str:
+        """Run a piece of bash in the session and give what it prints."""
+        return self.sh(script).stdout.strip()
