@@ -112,6 +112,8 @@ def _owner(file: Path, account: Account) -> int:
         user=account.uid,
         group=account.gid,
         extra_groups=[],
+        start_new_session=True,
+        cwd="/",
     )
     if done.returncode:
         raise CheckFailed(f"its file is not on the host: {' '.join(done.stderr.split())}")

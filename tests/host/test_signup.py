@@ -8,6 +8,7 @@ import requests
 
 from support.forms import words_of
 from support.lab import Lab
+from support.machine import wait_for
 from support.person import PASSWORD, Person
 from support.provision import ADMIN
 
@@ -229,13 +230,34 @@ def test_a_denied_sign_up_is_forgotten(lab: Lab, admin: Person, waiting: Person)
 
 
 def test_a_revoked_approval_closes_the_log_in_and_keeps_the_account(lab: Lab, admin: Person) -> None:
-    person = lab.join("rita", admin)
+    person = lab.join("rita", admin).start()
+    assert _containers(lab, person) != ""
     assert admin.decide("revoke", person.name).status_code == 302
     assert person.name in lab.state()["users"]
     assert lab.person(person.name).try_to_log_in().status_code == 403
     assert not _approved(lab, person.name)
+    wait_for("end of the session", lambda: _containers(lab, person) == "", 30)
+    # shadow(5): the day of expiry; with it ssh keys do not open the account either.
+    assert lab.machine.out("getent", "shadow", person.name).split(":")[7] == "1"
+
     assert admin.decide("approve", person.name).status_code == 302
+    assert lab.machine.out("getent", "shadow", person.name).split(":")[7] == ""
     lab.person(person.name).log_in()
+
+
+def test_a_session_that_starts_while_the_approval_is_taken_back_ends(lab: Lab, admin: Person) -> None:
+    person = lab.join("ria", admin)
+    # The person's own configuration keeps the server from answering for a while.
+    script = 'd=/home/$1/.jupyter; mkdir -p $d; echo "import time; time.sleep(8)" > $d/jupyter_server_config.py'
+    lab.machine.sh(script + '; chown -R "$1:" $d', person.name)
+    assert person.api("POST", f"/hub/api/users/{person.name}/server").status_code in (201, 202)
+    wait_for("the container", lambda: _containers(lab, person) != "", 30)
+    assert admin.decide("revoke", person.name).status_code == 302
+    wait_for("end of the session", lambda: _containers(lab, person) == "", 60)
+
+
+def _containers(lab: Lab, person: Person) -> str:
+    return lab.machine.out("docker", "ps", "--quiet", f"--filter=label=org.labstead.user={person.name}")
 
 
 def test_numbers_are_given_once(lab: Lab, admin: Person) -> None:

@@ -48,6 +48,9 @@ class Machine:
             self.groups[name] = int(command[2])
         elif command[0] == "useradd":
             self.add_user(name, int(command[2]))
+        elif command[0] == "usermod":
+            fields = self.shadow[name].split(":")
+            self.shadow[name] = ":".join([*fields[:6], command[2], *fields[7:]])
         return ""
 
     def getent(self, command: list[str], **_kwargs: Any) -> Any:
@@ -193,6 +196,33 @@ def test_a_locked_or_expired_account_has_no_session(
         open_session(service)
     # Without the file the gate starts nothing.
     assert (tmp_path / "sessions" / "anna" / "passwd").exists() is not locked
+
+
+def test_a_revoked_account_is_locked_until_it_is_approved_again(service: Service, machine: Machine) -> None:
+    create(service)
+    open_session(service)
+    assert service.handle(protocol.Lock(name="anna")).changed is True  # type: ignore[union-attr]
+    assert machine.shadow["anna"].split(":")[6] == "1"
+    with pytest.raises(AccountRefused, match="is locked"):
+        open_session(service)
+    assert create(service).changed is True
+    assert open_session(service).uid == 20000
+
+
+def test_a_lock_of_the_machines_administrator_outlasts_approval(service: Service, machine: Machine) -> None:
+    create(service)
+    machine.shadow["anna"] = "!*:20000:0:99999:7:::"
+    create(service)
+    with pytest.raises(AccountRefused, match="is locked"):
+        open_session(service)
+
+
+def test_a_linked_account_is_not_locked_by_the_hub(service: Service, machine: Machine) -> None:
+    machine.add_user("doro", 1000)
+    service.handle(protocol.Link(name="doro"))
+    before = machine.shadow["doro"]
+    service.handle(protocol.Lock(name="doro"))
+    assert machine.shadow["doro"] == before
 
 
 def test_no_login_shell_no_session(service: Service, machine: Machine) -> None:

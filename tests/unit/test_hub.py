@@ -70,12 +70,16 @@ class Accounts:
 
     def __init__(self) -> None:
         self.created: list[str] = []
+        self.locked: list[str] = []
 
     def problem(self, name: str) -> str | None:
         return "The username ben is taken" if name == "ben" else None
 
     def create(self, name: str) -> None:
         self.created.append(name)
+
+    def lock(self, name: str) -> None:
+        self.locked.append(name)
 
 
 @pytest.fixture
@@ -177,7 +181,8 @@ def test_a_failed_account_leaves_the_login_closed(
 def test_a_revoked_person_has_to_log_in_again_and_cannot(authenticator: LabsteadAuthenticator) -> None:
     asyncio.run(authenticator.sign_up("anna", PASSWORD))
     asyncio.run(authenticator.approve("anna"))
-    authenticator.revoke("anna")
+    asyncio.run(authenticator.revoke("anna"))
+    assert authenticator.accounts.locked == ["anna"]
     assert refresh(authenticator, "anna") is False
     assert log_in(authenticator, "anna", PASSWORD) is None
 
@@ -227,6 +232,13 @@ def test_a_signup_is_refused_with_the_reason(
     authenticator: LabsteadAuthenticator, name: str, password: str, words: str
 ) -> None:
     assert words in str(sign_up(authenticator, name, password))
+
+
+def test_of_two_signups_at_once_for_a_name_one_is_told_that_it_is_taken(authenticator: LabsteadAuthenticator) -> None:
+    async def both() -> list[bool]:
+        return list(await asyncio.gather(*(authenticator.sign_up("anna", word) for word in (PASSWORD, "another word"))))
+
+    assert sorted(asyncio.run(both())) == [False, True]
 
 
 def test_an_admins_name_makes_nobody_an_admin(authenticator: LabsteadAuthenticator) -> None:

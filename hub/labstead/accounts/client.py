@@ -59,6 +59,10 @@ class Client:
         """Make somebody's Unix account, if it is not there yet."""
         return self._ask(protocol.Create(name=name), protocol.Account)
 
+    def lock(self, name: str) -> protocol.Account:
+        """Close somebody's Unix account, if labstead made it; `create` opens it again."""
+        return self._ask(protocol.Lock(name=name), protocol.Account)
+
     def link(self, name: str) -> protocol.Account:
         """Let an existing account be used from the hub (root only)."""
         return self._ask(protocol.Link(name=name), protocol.Account)

@@ -34,9 +34,16 @@ class Check(_Message):
 
 
 class Create(_Message):
-    """Make the Unix account of an approved sign-up; nothing happens if it is there. Reply: `Account`."""
+    """Make the Unix account of an approved sign-up, or open the one that `Lock` closed. Reply: `Account`."""
 
     op: Literal["create"] = "create"
+    name: _Name
+
+
+class Lock(_Message):
+    """Close the Unix account of somebody whose approval was taken back; `Create` opens it again. Reply: `Account`."""
+
+    op: Literal["lock"] = "lock"
     name: _Name
 
 
@@ -73,8 +80,8 @@ class RemoveCanary(_Message):
     op: Literal["remove-canary"] = "remove-canary"
 
 
-Request = Check | Create | OpenSession | Link | Show | MakeCanary | RemoveCanary
-HUB_OPERATIONS = (Check, Create, OpenSession)
+Request = Check | Create | Lock | OpenSession | Link | Show | MakeCanary | RemoveCanary
+HUB_OPERATIONS = (Check, Create, Lock, OpenSession)
 
 request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 

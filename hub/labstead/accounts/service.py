@@ -21,6 +21,9 @@ from labstead.identity import SESSIONS_DIR, Identity
 from labstead.names import CANARY, problem_with_name
 from labstead.settings import Accounts
 
+_EXPIRED = "1"
+"""Day of expiry of an account that labstead locked: 2 January 1970, as usermod(8) advises."""
+
 
 def _run(command: Sequence[str]) -> str:
     """Run one of the system's account tools; its own words go into the refusal."""
@@ -52,19 +55,24 @@ def _number_taken(number: int) -> bool:
     return False
 
 
+def _shadow(name: str) -> tuple[str, str]:
+    """Give password field and day of expiry of an account as shadow(5) has them; empty where there is no entry."""
+    done = subprocess.run(["getent", "shadow", "--", name], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 2:  # no such key: a directory service that shows no shadow entries
+        return "", ""
+    if done.returncode:
+        raise AccountRefused(Refusal.FAILED, f"getent shadow answers with exit code {done.returncode}")
+    fields = done.stdout.rstrip("\n").split(":")
+    return fields[1], fields[7]
+
+
 def _is_locked(name: str) -> bool:
-    """Tell whether an administrator locked the account, by shadow(5).
+    """Tell whether an administrator locked the account.
 
     Locked is what `usermod --lock` or `--expiredate` in the past leaves. A password field of just `!` is an account
     that never had a password (keys only), which is not locked.
     """
-    done = subprocess.run(["getent", "shadow", "--", name], capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode == 2:  # no such key: a directory service that shows no shadow entries
-        return False
-    if done.returncode:
-        raise AccountRefused(Refusal.FAILED, f"getent shadow answers with exit code {done.returncode}")
-    fields = done.stdout.rstrip("\n").split(":")
-    password, expires = fields[1], fields[7]
+    password, expires = _shadow(name)
     today = int(time.time() // 86400)
     return (expires != "" and int(expires) <= today) or (password.startswith("!") and password.strip("!") != "")
 
@@ -92,6 +100,8 @@ class Service:
                 return protocol.Problem(problem=self._problem(name))
             case protocol.Create(name=name):
                 return self._create(name)
+            case protocol.Lock(name=name):
+                return self._lock(name)
             case protocol.OpenSession(name=name):
                 return self._open_session(name)
             case protocol.Link(name=name):
@@ -129,13 +139,32 @@ class Service:
             raise AccountRefused(Refusal.TAKEN, f"{name} is already an account of the hub ({account.kind})")
         elif account.state == "active" and _known_to_nss(name) == "user":
             self._require_home(account)
-            return account
+            return self._unlock(account)
         elif account.kind == "linked":
             raise AccountRefused(Refusal.UNKNOWN, f"{name} no longer has the account that was linked")
         # Here the ledger row is ours and the account is missing or half made: a run that was cut off goes on.
         self._make_unix_account(account)
         self._ledger.set_state(account.uid, "active")
         return account.model_copy(update={"state": "active", "changed": True})
+
+    def _lock(self, name: str) -> protocol.Account:
+        account = self._ledger.find(name)
+        if account is None:
+            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub")
+        # Without these files the gate starts no session.
+        shutil.rmtree(self._sessions_dir / name, ignore_errors=True)
+        if account.kind != "created" or _shadow(name)[1] == _EXPIRED:
+            return account
+        # Expired, not only without a password: keys in ~/.ssh would still open it.
+        _run(["usermod", "--expiredate", _EXPIRED, "--", name])
+        return account.model_copy(update={"changed": True})
+
+    def _unlock(self, account: protocol.Account) -> protocol.Account:
+        """Open what `_lock` closed; a lock that an administrator of the machine set stays."""
+        if account.kind != "created" or _shadow(account.name)[1] != _EXPIRED:
+            return account
+        _run(["usermod", "--expiredate", "", "--", account.name])
+        return account.model_copy(update={"changed": True})
 
     def _require_home(self, account: protocol.Account) -> None:
         """Refuse an account whose number or home is not what the ledger says; a missing home is never made anew."""

@@ -96,8 +96,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
 
     async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:  # noqa: ARG002
         """Send somebody whose approval was taken back to the log-in page; tell JupyterHub who is an administrator."""
-        info = self.get_user(user.name)
-        if info is None or not info.is_authorized:
+        if not self.may_come_in(user.name):
             return False
         return {"name": user.name, "admin": user.name in self.admin_users}
 
@@ -131,12 +130,17 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             return "The two passwords are not the same."
         return None
 
-    async def sign_up(self, name: str, password: str) -> None:
-        """Note a sign-up that waits for approval; `problem_with_signup` has found nothing wrong with it."""
+    async def sign_up(self, name: str, password: str) -> bool:
+        """Note a sign-up that waits for approval; `problem_with_signup` has found nothing wrong with it.
+
+        :return: False if somebody else took the name meanwhile
+        """
         hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
-        if not self.user_exists(name):  # somebody else, meanwhile
-            self.db.add(UserInfo(username=name, password=hashed))
-            self.db.commit()
+        if self.user_exists(name):
+            return False
+        self.db.add(UserInfo(username=name, password=hashed))
+        self.db.commit()
+        return True
 
     async def approve(self, name: str) -> None:
         """Let somebody in: make their Unix account, then open their log-in.
@@ -146,9 +150,15 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         await asyncio.to_thread(self.accounts.create, name)
         self._set_authorized(name, True)
 
-    def revoke(self, name: str) -> None:
-        """Close somebody's log-in; account and files stay."""
+    async def revoke(self, name: str) -> None:
+        """Close somebody's log-in and lock their Unix account; account and files stay."""
         self._set_authorized(name, False)
+        await asyncio.to_thread(self.accounts.lock, name)
+
+    def may_come_in(self, name: str) -> bool:
+        """Tell whether somebody is approved now."""
+        info = self.get_user(name)
+        return info is not None and bool(info.is_authorized)
 
     def _set_authorized(self, name: str, authorized: bool) -> None:
         info = self.get_user(name)

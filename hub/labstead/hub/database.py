@@ -65,7 +65,10 @@ def run_as_hub(name: str, password: str, replace: bool) -> bool:
     :raises LabsteadError: when that process fails
     """
     done = subprocess.run(
-        [sys.executable, "-m", "labstead.hub.database"],
+        # -I and a folder of root's: nothing that the hub's user may have left lying about is imported. A session of its
+        # own: the child does not reach the terminal of the administrator who called.
+        [sys.executable, "-I", "-m", "labstead.hub.database"],
+        start_new_session=True,
         input=json.dumps({"name": name, "password": password, "replace": replace}),
         capture_output=True,
         text=True,
@@ -74,7 +77,7 @@ def run_as_hub(name: str, password: str, replace: bool) -> bool:
         user=HUB_USER,
         group=HUB_USER,
         extra_groups=[],
-        cwd=DIRECTORY,
+        cwd="/",
         umask=0o077,
         env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(DIRECTORY)},
     )

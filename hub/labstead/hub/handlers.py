@@ -70,11 +70,12 @@ class SignUpHandler(BaseHandler):  # type: ignore[misc]
             self.set_status(_UNAVAILABLE)
             await self._page(username=name, problem="Sign-up does not work now; please tell an administrator.")
             return
+        if problem is None and not await self.authenticator.sign_up(name, password):
+            problem = f"The username {name} is taken; please choose another one."
         if problem:
             self.set_status(_BAD_REQUEST)
             await self._page(username=name, problem=problem)
             return
-        await self.authenticator.sign_up(name, password)
         self.log.info("sign-up of %s waits for approval", name)
         await self._page(username=name, done=True)
 
@@ -119,7 +120,7 @@ class DecisionHandler(PeopleHandler):
             elif decision == "deny":
                 self.authenticator.deny(name)
             elif decision == "revoke" and name not in self.authenticator.admin_users:
-                self.authenticator.revoke(name)
+                await self.authenticator.revoke(name)
                 await self._put_out(name)
             else:
                 raise web.HTTPError(400, f"There is no decision {decision!r} for {name}.")

@@ -87,6 +87,9 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
                     raise SessionRefused("Your session ended right after its start; please tell an administrator.")
                 next_look = time.monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_CONNECT_SECONDS)
+        # Whoever takes an approval back stops what runs; what was still starting then ends here.
+        if not self.authenticator.may_come_in(self.user.name):
+            raise SessionRefused("Your approval was taken back; please ask an administrator.")
         return ip, port
 
     async def create_object(self) -> Any:
