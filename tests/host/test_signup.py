@@ -316,7 +316,7 @@ def test_attempts_from_one_address_are_limited(lab: Lab, path: str) -> None:
     source = f"127.{_random.randbelow(200) + 10}.{_random.randbelow(250)}.7"
     address = lab.machine.info()["address"]
     script = """
-        curl --silent --parallel --parallel-max 20 --parallel-immediate --max-time 60 \
+        curl --silent --parallel --parallel-max "$4" --parallel-immediate --max-time 60 \
             --interface "$1" --connect-to "$2:443:127.0.0.1:443" --cacert /etc/labstead/tls/ca.crt \
             --data '{"auth": {"username": "x", "password": "y"}}' --output /dev/null --write-out '%{http_code}\\n' "https://$2$3?[1-$4]"
     """
