@@ -38,6 +38,10 @@ _HUB_PATIENCE_SECONDS = 60
 """How long the hub may take to answer, as it does right after a start."""
 _REQUEST_SECONDS = 60
 _CODE_SECONDS = 60
+_KERNEL_SECONDS = 20
+_KERNELS = 3
+"""How long a kernel may take to answer, and how many are tried: one in a hundred does not come up, which JupyterLab
+mends by itself and which is no fault of the machine."""
 _GONE_SECONDS = 60
 
 PROBE_FILE = "labstead-selfcheck"
@@ -180,8 +184,14 @@ class Participant:
     def run(self, name: str, code: str) -> str:
         """Run code in a new kernel of a running session and give what it prints."""
         _good(self.get(f"/user/{name}/lab"), "JupyterLab")
-        kernel = _good(self.post(f"/user/{name}/api/kernels", json={"name": "python3"}), "start of a kernel").json()
-        return self._execute(f"/user/{name}/api/kernels/{kernel['id']}/channels", code)
+        for kernels_left in reversed(range(_KERNELS)):
+            kernel = _good(self.post(f"/user/{name}/api/kernels", json={"name": "python3"}), "start of a kernel").json()
+            try:
+                return self._execute(f"/user/{name}/api/kernels/{kernel['id']}/channels", code)
+            except TimeoutError:
+                if not kernels_left:
+                    raise
+        raise AssertionError
 
     def _execute(self, path: str, code: str) -> str:
         address = "wss" if self._url.startswith("https") else "ws"
@@ -208,7 +218,7 @@ class Participant:
         uri = address + full[full.index(":") :]
         # proxy=None: the hub is this machine; a site's way to the internet does not lead to it.
         with connect(
-            uri, ssl=context, additional_headers={"Cookie": cookie}, open_timeout=_REQUEST_SECONDS, proxy=None
+            uri, ssl=context, additional_headers={"Cookie": cookie}, open_timeout=_KERNEL_SECONDS, proxy=None
         ) as socket:
             socket.send(json.dumps(message))
             while True:
