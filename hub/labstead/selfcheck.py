@@ -31,7 +31,7 @@ from labstead.hub import database
 from labstead.names import CANARY
 
 _TLS = Path("/etc/labstead/tls")
-_SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
+SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
 """What this machine trusts; requests would use a list of its own, without the site's authorities."""
 
 _HUB_PATIENCE_SECONDS = 60
@@ -40,7 +40,7 @@ _REQUEST_SECONDS = 60
 _CODE_SECONDS = 60
 _KERNEL_SECONDS = 20
 _KERNELS = 3
-"""How long a kernel may take to answer, and how many are tried: one in a hundred does not come up, which JupyterLab
+"""How long a kernel may take to answer, and how many are tried: now and then one does not come up, which JupyterLab
 mends by itself and which is no fault of the machine."""
 _GONE_SECONDS = 60
 
@@ -99,7 +99,7 @@ def _good(answer: requests.Response, what: str) -> requests.Response:
 def authority() -> Path:
     """Give the file with the authorities to trust: the machine's own where it made the certificate that is served."""
     own = (_TLS / "live.crt").is_symlink() and (_TLS / "live.crt").readlink().name == "site.crt"
-    return _TLS / "ca.crt" if own else _SYSTEM_CA
+    return _TLS / "ca.crt" if own else SYSTEM_CA
 
 
 def _owner(file: Path, account: Account) -> int:
