@@ -71,6 +71,6 @@ locks: ## write the lock files anew; needs uv and npm
 	images/lock $(UPGRADE)
 	cd hub/proxy && npm install --package-lock-only --no-audit --no-fund
 
-clean: ## throw away the throwaway hosts and everything built
-	@tests/hosts/host down --all
+clean: ## throw away the demo's host and everything built
+	@tests/hosts/host list | grep -q '^demo ' && tests/hosts/host down demo || true
 	@rm -rf .build .venv .mypy_cache .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@ to Docker, makes the same body for itself and refuses whatever differs. Names an
 Engine API, ContainerCreate (https://docs.docker.com/reference/api/engine/).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,8 @@ def container(
             "Memory": settings.memory,
             # Memory and swap together: the same number means no swap.
             "MemorySwap": settings.memory,
-            "NanoCpus": int(settings.cpus * 1e9),
+            # Docker refuses more than there are.
+            "NanoCpus": int(min(settings.cpus, os.cpu_count() or 1) * 1e9),
             "PidsLimit": settings.pids,
             "Init": True,
             "AutoRemove": True,

@@ -29,7 +29,8 @@ import requests
 
 from labstead import settings
 from labstead.accounts.client import Client
-from labstead.secrets import admin_password_file
+from labstead.hub import database
+from labstead.secrets import admin_password_file, new_password
 from labstead.selfcheck import SYSTEM_CA, Participant
 
 HERE = Path(__file__).resolve().parent
@@ -262,6 +263,8 @@ def labstead_hub(names: Sequence[str]) -> Iterator[Hub]:
         accounts = Client()
         for name in names:
             accounts.create(name)
+            # Whoever never signed up nor was approved has no session.
+            database.run_as_hub(name, new_password(), replace=True)
         way.add_people()
         yield way
     finally:

@@ -1,6 +1,7 @@
 """The container contract: what is asked for, and what is refused."""
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,16 @@ def test_limits_are_in_dockers_units() -> None:
     host = body()["HostConfig"]
     assert host["Memory"] == 2147483648
     assert host["MemorySwap"] == 2147483648
-    assert host["NanoCpus"] == 1_500_000_000
+    assert host["NanoCpus"] == 1_000_000_000 * min(1.5, os.cpu_count() or 1)
     assert host["PidsLimit"] == 300
     assert host["Tmpfs"]["/tmp"].endswith("size=268435456")
+
+
+def test_more_cores_than_the_machine_has_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker refuses to start a container with more."""
+    monkeypatch.setattr(contract.os, "cpu_count", lambda: 2)
+    settings = SETTINGS.model_copy(update={"cpus": 4.0})
+    assert contract.container(PERSON, "labstead/base:1", [], [], settings)["HostConfig"]["NanoCpus"] == 2_000_000_000
 
 
 def test_mounts_are_the_own_home_writable_and_all_else_read_only() -> None:

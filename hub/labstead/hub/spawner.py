@@ -11,6 +11,7 @@ from typing import Any
 import requests
 from docker.errors import APIError
 from dockerspawner import DockerSpawner
+from jupyterhub.spawner import SpawnException
 from traitlets import Instance
 
 from labstead import contract
@@ -37,14 +38,6 @@ async def _listens(ip: str, port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-class SessionRefused(Exception):
-    """A session that cannot start, with the reason where JupyterHub shows it to the user."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.jupyterhub_message = message
 
 
 class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
@@ -78,18 +71,27 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
         JupyterHub looks at growing intervals whether a server answers, and finds it up to a third late; a connection
         each 50 ms costs little and finds it at once.
         """
-        ip, port = await super().start()
+        try:
+            ip, port = await super().start()
+        except APIError as error:
+            raise SpawnException(
+                "The machine could not start your session; please tell an administrator.",
+                reason="docker",
+                log_message=f"Docker or the gate: {error}",
+            ) from error
         deadline = time.monotonic() + self.http_timeout
         next_look = time.monotonic() + _LOOK_SECONDS
         while not await _listens(ip, port) and time.monotonic() < deadline:
             if time.monotonic() > next_look:
                 if await self.poll() is not None:
-                    raise SessionRefused("Your session ended right after its start; please tell an administrator.")
+                    raise SpawnException(
+                        "Your session ended right after its start; please tell an administrator.", reason="ended"
+                    )
                 next_look = time.monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_CONNECT_SECONDS)
         # Whoever takes an approval back stops what runs; what was still starting then ends here.
         if not self.authenticator.may_come_in(self.user.name):
-            raise SessionRefused("Your approval was taken back; please ask an administrator.")
+            raise SpawnException("Your approval was taken back; please ask an administrator.", reason="revoked")
         return ip, port
 
     async def create_object(self) -> Any:
@@ -97,7 +99,7 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
         try:
             person = await asyncio.to_thread(self.accounts.open_session, self.user.name)
         except LabsteadError as error:
-            raise SessionRefused(f"Your session cannot start: {error}.") from error
+            raise SpawnException(f"Your session cannot start: {error}.", reason="account") from error
         found = await self.docker("inspect_image", self.image)
         image_spec = f"{self.image}@{found['Id']}"
         environment = self.get_env() | contract.environment(person, image_spec, self.sessions)
