@@ -49,9 +49,8 @@ lint: $(TESTS_STAMP) ## run all linters
 	@$(BIN)/mypy
 	@$(BIN)/yamllint --strict .
 	@$(BIN)/ansible-lint --offline
-	@if command -v shellcheck >/dev/null; then \
-	  git ls-files -co --exclude-standard | xargs grep -lE '^#!/(bin/sh|usr/bin/env bash)' | xargs shellcheck; \
-	else echo "lint: shellcheck is missing; install it to check shell scripts too" >&2; fi
+	@command -v shellcheck >/dev/null || { echo "lint: shellcheck is missing; install it" >&2; exit 2; }
+	@git grep --untracked -lE '^#!(/bin/sh|/usr/bin/env bash)' | xargs shellcheck
 
 bench: $(TESTS_STAMP) ## measure the start of sessions against stock JupyterHub
 	@$(BIN)/python tests/bench/bench.py

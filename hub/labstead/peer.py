@@ -7,6 +7,8 @@ import os
 import socket
 import struct
 
+from labstead.errors import BadInput
+
 HUB_USER = "labstead"
 """The user that the hub runs as."""
 
@@ -17,10 +19,10 @@ _FIRST_SOCKET = 3
 def socket_from_systemd() -> socket.socket:
     """Take the one socket with which systemd started this process.
 
-    :raises RuntimeError: when the process was not started by a socket unit
+    :raises BadInput: when the process was not started by a socket unit
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        raise RuntimeError("not started by systemd's socket activation; start the .socket unit instead")
+        raise BadInput("not started by systemd's socket activation; start the .socket unit instead")
     return socket.socket(fileno=_FIRST_SOCKET)
 
 

@@ -31,7 +31,7 @@ from labstead import settings
 from labstead.accounts.client import Client
 from labstead.hub import database
 from labstead.secrets import admin_password_file, new_password
-from labstead.selfcheck import SYSTEM_CA, Participant
+from labstead.selfcheck import SYSTEM_CA, Participant, authority
 
 HERE = Path(__file__).resolve().parent
 PREFIX = "labstead-bench-"
@@ -43,7 +43,6 @@ UNIT = "bench-stock-hub"
 """Not labstead-…, whose units all have the same sandbox."""
 STOCK = "http://127.0.0.1:18000"
 LOCK = Path("/run/lock/labstead-bench.lock")
-OWN_AUTHORITY = Path("/etc/labstead/tls/ca.crt")
 
 ALONE = 3
 """Starts alone in each round: they are short, and one says little."""
@@ -251,7 +250,7 @@ def labstead_hub(names: Sequence[str]) -> Iterator[Hub]:
     """Give labstead's hub, with accounts for some people and a token of its administrator."""
     hub = settings.load_hub()
     admin = hub.admins[0]
-    ca = OWN_AUTHORITY if OWN_AUTHORITY.exists() else SYSTEM_CA
+    ca = authority()
     participant = Participant(hub.url, ca)
     participant.log_in(admin, admin_password_file(admin).read_text(encoding="utf-8").strip())
     participant.get("/hub/home")

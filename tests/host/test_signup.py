@@ -234,7 +234,9 @@ def test_a_revoked_approval_closes_the_log_in_and_keeps_the_account(lab: Lab, ad
     assert _containers(lab, person) != ""
     assert admin.decide("revoke", person.name).status_code == 302
     assert person.name in lab.state()["users"]
-    assert lab.person(person.name).try_to_log_in().status_code == 403
+    refused = lab.person(person.name).try_to_log_in()
+    assert refused.status_code == 403
+    assert "was taken back" in words_of(refused.text)
     assert not _approved(lab, person.name)
     wait_for("end of the session", lambda: _containers(lab, person) == "", 30)
     # shadow(5): the day of expiry; with it ssh keys do not open the account either.

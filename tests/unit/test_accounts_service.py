@@ -40,7 +40,7 @@ class Machine:
         )
         self.shadow[name] = "*:20000:0:99999:7:::"
 
-    def run(self, command: list[str]) -> str:
+    def run(self, command: list[str]) -> None:
         if command[0] == self.die_before:
             raise KeyboardInterrupt
         name = command[-1]
@@ -51,7 +51,6 @@ class Machine:
         elif command[0] == "usermod":
             fields = self.shadow[name].split(":")
             self.shadow[name] = ":".join([*fields[:6], command[2], *fields[7:]])
-        return ""
 
     def getent(self, command: list[str], **_kwargs: Any) -> Any:
         return SimpleNamespace(returncode=0, stdout=f"{command[-1]}:{self.shadow[command[-1]]}\n")

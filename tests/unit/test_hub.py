@@ -203,6 +203,16 @@ def test_who_is_no_longer_an_administrator_loses_the_rights(authenticator: Labst
     assert authenticator.is_admin(None, {"name": "carla"}) is False
 
 
+@pytest.mark.parametrize(("name", "words"), [("anna", "waits for"), ("nobody", "was taken back")])
+def test_who_may_not_come_in_is_told_why(authenticator: LabsteadAuthenticator, name: str, words: str) -> None:
+    """An account of "nobody" is on every Debian, as is that of somebody whose approval was taken back."""
+    asyncio.run(authenticator.sign_up(name, PASSWORD))
+    handler = SimpleNamespace(refusal=None)
+    data = {"username": name, "password": PASSWORD}
+    assert asyncio.run(authenticator.authenticate(handler, data)) is None
+    assert words in handler.refusal
+
+
 def test_only_a_signup_that_was_never_approved_can_be_denied(authenticator: LabsteadAuthenticator) -> None:
     # "nobody" has an account on every Debian, as somebody whose approval was taken back has.
     for name in ("anna", "nobody"):

@@ -25,13 +25,12 @@ _EXPIRED = "1"
 """Day of expiry of an account that labstead locked: 2 January 1970, as usermod(8) advises."""
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str]) -> None:
     """Run one of the system's account tools; its own words go into the refusal."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise AccountRefused(Refusal.FAILED, f"{command[0]}: {words}")
-    return done.stdout
 
 
 def _known_to_nss(name: str) -> str | None:

@@ -76,7 +76,11 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             return None
         self.successful_login(name)
         if not info.is_authorized:
-            handler.refusal = f"Your sign-up as {name} waits for an administrator's approval."
+            handler.refusal = (
+                f"Your sign-up as {name} waits for an administrator's approval."
+                if self._state(info) == "waiting"
+                else f"The approval of {name} was taken back; please ask an administrator."
+            )
             return None
         return name
 

@@ -82,7 +82,8 @@ def run_as_hub(name: str, password: str, replace: bool) -> bool:
         env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(DIRECTORY)},
     )
     if done.returncode:
-        raise LabsteadError(f"the hub's database: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LabsteadError(f"the hub's database: {words[-1]}")
     return bool(json.loads(done.stdout.splitlines()[-1]))
 
 

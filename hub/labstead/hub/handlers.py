@@ -120,8 +120,10 @@ class DecisionHandler(PeopleHandler):
             elif decision == "deny":
                 self.authenticator.deny(name)
             elif decision == "revoke" and name not in self.authenticator.admin_users:
-                await self.authenticator.revoke(name)
-                await self._put_out(name)
+                try:
+                    await self.authenticator.revoke(name)
+                finally:  # also where the Unix account could not be locked
+                    await self._put_out(name)
             else:
                 raise web.HTTPError(400, f"There is no decision {decision!r} for {name}.")
         except LabsteadError as error:
