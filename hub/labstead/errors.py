@@ -23,6 +23,7 @@ class Refusal(enum.StrEnum):
     UNKNOWN = "unknown"
     LOCKED = "locked"
     NOT_ALLOWED = "not-allowed"
+    WRONG_PASSWORD = "wrong-password"  # noqa: S105 - a word of the protocol
     FAILED = "failed"
 
 

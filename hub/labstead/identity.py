@@ -1,12 +1,13 @@
 """Who somebody is on this machine, as NSS tells it.
 
 The one rule: nobody below uid 1000 and nobody without a login shell has a session, and no group below gid 1000
-goes into one. Accounts service and gate both ask here, so that neither has to believe the hub.
+goes into one, nor its folder. Accounts service and gate both ask here, so that neither has to believe the hub.
 """
 
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Identity(BaseModel):
     """All their groups with gid >= 1000, the primary one too, in rising order."""
     home: Path
     shell: str
+    folders: tuple[Path, ...] = ()
+    """Folders of those groups, in order of their paths; see `with_folders`."""
 
 
 def look_up(name: str) -> Identity:
@@ -64,18 +67,31 @@ def look_up(name: str) -> Identity:
     )
 
 
-def _people(groups: Iterable[grp.struct_group], person: Identity) -> list[pwd.struct_passwd]:
-    names = {member for group in groups for member in group.gr_mem} | {person.name}
-    entries = []
-    for name in sorted(names):
-        try:
-            entries.append(pwd.getpwnam(name))
-        except KeyError:  # a member that no longer exists
+def _is_folder_of(path: Path, gid: int) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and found.st_gid == gid
+
+
+def with_folders(person: Identity, root: Path) -> Identity:
+    """Give a person together with the folders of their groups.
+
+    A group's folder is the directory below `root` that bears its name and belongs to root and to it; nothing else is,
+    whoever put it there. Hub and gate each look for themselves and find the same.
+    """
+    folders = []
+    for entry in named_groups(person.groups):
+        # A directory service may have names that are no file names.
+        if entry.gr_name.startswith(".") or "/" in entry.gr_name:
             continue
-    return entries
+        if _is_folder_of(root / entry.gr_name, entry.gr_gid):
+            folders.append(root / entry.gr_name)
+    return person.model_copy(update={"folders": tuple(sorted(folders))})
 
 
-def _named(gids: Iterable[int]) -> list[grp.struct_group]:
+def named_groups(gids: Iterable[int]) -> list[grp.struct_group]:
     """Give the groups that have a name; a person may be in some that have none."""
     found = []
     for gid in sorted(gids):
@@ -84,25 +100,3 @@ def _named(gids: Iterable[int]) -> list[grp.struct_group]:
         except KeyError:
             continue
     return found
-
-
-def passwd_and_group(person: Identity) -> tuple[str, str]:
-    """Write what a session's /etc/passwd and /etc/group say.
-
-    They name the system's fixed ids (Debian: 0-99 and nobody), the person, their groups, and the people who
-    share those groups, so that `ls -l` in a group folder shows names. Nobody else is listed.
-
-    :return: the two files' content, passwd(5) and group(5)
-    """
-    fixed_users = [entry for entry in pwd.getpwall() if entry.pw_uid < 100 or entry.pw_name == "nobody"]
-    fixed_groups = [entry for entry in grp.getgrall() if entry.gr_gid < 100 or entry.gr_name == "nogroup"]
-    groups = _named(person.groups)
-    people = _people(groups, person)
-    private = _named({entry.pw_gid for entry in people} - set(person.groups))
-    passwd = "".join(
-        f"{e.pw_name}:x:{e.pw_uid}:{e.pw_gid}:{e.pw_gecos}:{e.pw_dir}:{e.pw_shell}\n" for e in [*fixed_users, *people]
-    )
-    group = "".join(f"{g.gr_name}:x:{g.gr_gid}:{','.join(g.gr_mem)}\n" for g in [*groups, *private])
-    # Members of system groups are no business of a session.
-    system = "".join(f"{g.gr_name}:x:{g.gr_gid}:\n" for g in fixed_groups)
-    return passwd, system + group

@@ -34,6 +34,11 @@ RESERVED = frozenset(_RESERVED_TEXT.split())
 _RESERVED_PREFIXES = ("systemd-", "labstead-", "debian-")
 
 
+def is_unix_name(name: str) -> bool:
+    """Tell whether the text could be a person's or a group's name, reserved or not."""
+    return len(name) <= MAX_LENGTH and _VALID.fullmatch(name) is not None
+
+
 def problem_with_name(name: str, reserved: Collection[str] = ()) -> str | None:
     """Say why a person may not have this name, or None where the text is good.
 

@@ -1,8 +1,13 @@
 """Who may ask the accounts service, and what comes back. The real service is tested on a host."""
 
 import json
+import os
+import pwd
 import socket
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,10 +46,51 @@ def test_nobody_but_root_and_the_hub_may_ask(service: Service, uid: int) -> None
     assert code(ask(service, uid, op="check", name="anna")) == "not-allowed"
 
 
-@pytest.mark.parametrize("op", ["link", "show", "make-canary", "remove-canary"])
+ROOT_ONLY = {
+    "add": {"name": "anna"},
+    "link": {"name": "root"},
+    "expire": {"name": "anna", "day": None},
+    "retire": {"name": "anna"},
+    "make-canary": {},
+    "remove-canary": {},
+    "set-group": {"name": "ocean"},
+    "remove-group": {"name": "ocean"},
+}
+FOR_THE_HUB = {
+    "check": {"name": "anna"},
+    "create": {"name": "anna"},
+    "lock": {"name": "anna"},
+    "unlock": {"name": "anna"},
+    "show": {},
+    "check-password": {"name": "anna", "password": "x"},
+    "arrive": {"name": "anna", "subject": "x"},
+    "open-session": {"name": "anna"},
+}
+
+
+@pytest.mark.parametrize("op", ROOT_ONLY)
 def test_the_hub_may_not_do_what_is_roots(service: Service, op: str) -> None:
-    request = {"op": op} if "canary" in op else {"op": op, "name": "root"}
-    assert code(ask(service, HUB_UID, **request)) == "not-allowed"
+    assert code(ask(service, HUB_UID, op=op, **ROOT_ONLY[op])) == "not-allowed"
+
+
+@pytest.mark.parametrize("op", [*ROOT_ONLY, *FOR_THE_HUB])
+def test_other_people_may_not_do_what_is_roots_or_the_hubs(service: Service, op: str) -> None:
+    assert code(ask(service, os.getuid() or 1, op=op, **{**ROOT_ONLY, **FOR_THE_HUB}[op])) == "not-allowed"
+
+
+def test_other_people_speak_for_themselves_alone(service: Service) -> None:
+    uid = os.getuid() or pwd.getpwnam("daemon").pw_uid
+    reply = ask(service, uid, op="show-groups")
+    assert reply.result == protocol.Groups(groups=())
+    assert code(ask(service, uid, op="change-members", group="ocean", add=["anna"])) == "not-allowed"
+    assert code(ask(service, uid, op="change-members", group="ocean", add=["anna"], manager="anna")) == "not-allowed"
+    # A number that is nobody's.
+    assert code(ask(service, 4_000_000, op="show-groups")) == "not-allowed"
+
+
+def test_the_hub_must_say_for_which_manager_it_asks(service: Service) -> None:
+    assert code(ask(service, HUB_UID, op="change-members", group="ocean", add=["anna"])) == "not-allowed"
+    assert code(ask(service, HUB_UID, op="change-members", group="ocean", manager="anna")) == "not-allowed"
 
 
 @pytest.mark.parametrize(
@@ -92,26 +138,75 @@ def test_system_accounts_are_nobody_to_a_session(name: str) -> None:
         identity.look_up(name)
 
 
-def test_client_and_server_understand_each_other(tmp_path: Path) -> None:
+@contextmanager
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None = None) -> Iterator[str]:
+    """Run the server; one second without a request ends it."""
     path = str(tmp_path / "s")
+    if uid is not None:
+        monkeypatch.setattr(server.peer, "peer_uid", lambda _: uid)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    listener.listen()
-    # The ledger belongs to the thread that opens it. One second without a request ends it.
-    thread = threading.Thread(target=lambda: server.serve(listener, make_service(tmp_path), HUB_UID, 1.0))
+    listener.listen(64)
+    hub_uid = os.getuid() or HUB_UID
+    thread = threading.Thread(target=lambda: server.Server(make_service(tmp_path), hub_uid).serve(listener, 1.0))
     thread.start()
     try:
+        yield path
+    finally:
+        thread.join(timeout=30)
+        listener.close()
+    assert not thread.is_alive()
+
+
+def test_client_and_server_understand_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path, monkeypatch) as path:
         client = Client(path)
         problem = client.problem("root")
         assert problem is not None
         assert "reserved" in problem
         assert client.problem("anna") is None
+        assert client.accounts() == ()
         with pytest.raises(AccountRefused, match="not an account of the hub"):
             client.open_session("anna")
-    finally:
-        thread.join(timeout=30)
-        listener.close()
-    assert not thread.is_alive()
+
+
+def test_slow_callers_keep_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PATIENCE_SECONDS", 3.0)
+    with serving(tmp_path, monkeypatch) as path, ExitStack() as stack:
+        for _ in range(8):
+            slow = stack.enter_context(socket.socket(socket.AF_UNIX))
+            slow.connect(path)
+        before = time.monotonic()
+        assert Client(path).problem("anna") is None
+        assert time.monotonic() - before < 2
+
+
+def test_other_people_never_take_all_places(service: Service) -> None:
+    busy = server.Server(service, HUB_UID)
+    assert [busy._has_room(5001) for _ in range(3)] == [True, True, False]
+    assert all(busy._has_room(uid) for uid in range(6000, 6000 + server._STRANGERS - 2))
+    assert not busy._has_room(7000)
+    busy._leave(5001)
+    assert busy._has_room(7000)
+    assert server._STRANGERS < server._THREADS
+
+
+def test_of_other_people_only_a_few_are_heard_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_PATIENCE_SECONDS", 1.0)
+    with serving(tmp_path, monkeypatch, uid=4_000_000) as path:
+        with ExitStack() as stack:
+            for _ in range(server._STRANGERS_PER_UID):
+                stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+            with pytest.raises(AccountRefused, match="too many people ask"):
+                Client(path).groups()
+        # Those before have gone away.
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with pytest.raises(AccountRefused) as caught:
+                Client(path).groups()
+            if "too many" not in str(caught.value):
+                break
+        assert "has no name on this machine" in str(caught.value)
 
 
 def test_a_service_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The ledger gives a uid once."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_a_number_that_the_machine_uses_is_passed_over(ledger: Ledger) -> None:
 
 def test_a_retired_number_is_not_given_again_even_to_the_same_name(ledger: Ledger) -> None:
     first = reserve(ledger, "anna")
-    ledger.set_state(first, "retired")
+    ledger.retire("anna")
+    assert first == 20000
     assert ledger.find("anna") is None
     assert reserve(ledger, "anna") == 20001
     assert reserve(ledger, "ben") == 20002
@@ -56,11 +58,11 @@ def test_a_range_moved_down_does_not_give_a_number_twice(ledger: Ledger) -> None
 
 
 def test_an_account_is_pending_until_it_exists(ledger: Ledger) -> None:
-    uid = reserve(ledger, "anna")
+    reserve(ledger, "anna")
     found = ledger.find("anna")
     assert found is not None
     assert found.state == "pending"
-    ledger.set_state(uid, "active")
+    ledger.set_state("anna", "active")
     found = ledger.find("anna")
     assert found is not None
     assert found.state == "active"
@@ -82,3 +84,101 @@ def test_the_file_survives_and_is_for_root_alone(tmp_path: Path) -> None:
     again = Ledger(path)
     assert [account.name for account in again.all()] == ["anna"]
     again.close()
+
+
+VERSION_1 = """
+CREATE TABLE account (
+    uid INTEGER PRIMARY KEY,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('created', 'linked', 'canary')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'retired')),
+    created_at TEXT NOT NULL
+);
+CREATE UNIQUE INDEX account_name ON account (name) WHERE state != 'retired';
+INSERT INTO account VALUES (20000, 20000, 'anna', 'created', 'active', '2026-01-01T00:00:00+00:00');
+INSERT INTO account VALUES (20001, 20001, 'ben', 'created', 'retired', '2026-01-01T00:00:00+00:00');
+INSERT INTO account VALUES (20002, 20002, 'ben', 'created', 'active', '2026-01-01T00:00:00+00:00');
+INSERT INTO account VALUES (1000, 1000, 'doro', 'linked', 'active', '2026-01-01T00:00:00+00:00');
+INSERT INTO account VALUES (20003, 20003, 'carla', 'created', 'pending', '2026-01-01T00:00:00+00:00');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_1)
+    old.close()
+    for _ in range(2):
+        ledger = Ledger(path, was_locked=lambda name: name == "ben")
+        accounts = [(a.name, a.uid, a.kind, a.state, a.door, a.locked) for a in ledger.all()]
+        assert accounts == [
+            ("anna", 20000, "created", "active", "native", ""),
+            ("ben", 20002, "created", "active", "native", "locked"),
+            ("carla", 20003, "created", "pending", "native", ""),
+            ("doro", 1000, "linked", "active", "native", ""),
+        ]
+        assert [account.uid for account in ledger.retired("ben")] == [20001]
+        ledger.close()
+    ledger = Ledger(path)
+    assert reserve(ledger, "emil") == 20004
+    ledger.close()
+
+
+def test_a_migration_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_1)
+    old.close()
+
+    def cut_off(_name: str) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(path, was_locked=cut_off)
+    ledger = Ledger(path)
+    assert len(ledger.all()) == 4
+    ledger.close()
+
+
+def test_a_ledger_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(RuntimeError, match="newer labstead"):
+        Ledger(path)
+
+
+def test_groups_and_people_share_the_numbers(ledger: Ledger) -> None:
+    reserve(ledger, "anna")
+    ledger.reserve_group("ocean", 20000, 20009, taken=lambda _: False)
+    assert reserve(ledger, "ben") == 20002
+    group = ledger.groups.find("ocean")
+    assert group is not None
+    ledger.groups.retire(group)
+    ledger.reserve_group("ocean", 20000, 20009, taken=lambda _: False)
+    assert ledger.groups.numbers() == {20001, 20003}
+
+
+def test_a_linked_account_can_be_linked_again_but_a_given_number_never(ledger: Ledger) -> None:
+    ledger.link("doro", 5001, 5001)
+    ledger.retire("doro")
+    assert ledger.link("doro", 5001, 5001).uid == 5001
+    given = reserve(ledger, "anna")
+    ledger.retire("anna")
+    with pytest.raises(AccountRefused, match="was given to anna before"):
+        ledger.link("impostor", given, given)
+
+
+def test_what_is_known_of_somebody_who_left_is_a_number(ledger: Ledger) -> None:
+    uid = reserve(ledger, "anna")
+    ledger.set_details("anna", "Anna", "anna@example.org")
+    ledger.bind("anna", "issuer 1")
+    ledger.retire("anna")
+    (gone,) = ledger.retired()
+    assert (gone.name, gone.uid, gone.full_name, gone.email) == ("anna", uid, "", "")
+    assert ledger.find_subject("issuer 1") is None
+    assert ledger.subject_was_removed("issuer 1")
+    assert ledger.was_removed("anna", uid)

@@ -12,7 +12,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "accounts": {"uid_min": 20000, "uid_max": 29999},
     "sessions": {"images": [{"name": "base", "title": "Base", "reference": "labstead/base:1"}]},
     "hub": {"url": "https://hub.example.org", "address": "172.31.240.1", "admins": ["carla"]},
+    "people": {"users": [{"name": "anna", "expires": "2027-03-31"}], "groups": [{"name": "ocean", "quota": "5G"}]},
 }
+OIDC = {"issuer": "https://id.example.org", "client_id": "hub"}
 
 
 def problems(kind: str, **changes: object) -> list[str]:
@@ -50,11 +52,26 @@ def test_a_size_that_is_none_is_refused(value: object) -> None:
             {"images": [{"name": "a", "title": "A", "reference": "r", "titel": "B"}]},
             "sessions.yml: images.0.titel: unknown key; did you mean title?",
         ),
+        (
+            "people",
+            {"groups": [{"name": "ocean"}, {"name": "ice", "membres": ["anna"]}]},
+            "people.yml: groups.1.membres: unknown key; did you mean members?",
+        ),
+        (
+            "hub",
+            {"doors": ["oidc"], "oidc": {**OIDC, "tilte": "x"}},
+            "hub.yml: oidc.tilte: unknown key; did you mean title?",
+        ),
         ("accounts", {"frobnicate": 3}, "accounts.yml: frobnicate: unknown key; remove it"),
     ],
 )
 def test_a_misspelt_key_at_any_level_is_refused_with_a_hint(kind: str, changes: dict[str, Any], line: str) -> None:
     assert problems(kind, **changes) == [line]
+
+
+@pytest.mark.parametrize("doors", [["native"], ["pam"], ["pam", "native"], ["native", "pam"]])
+def test_native_may_stand_beside_another_door(doors: list[str]) -> None:
+    assert parse(Hub, yaml.safe_dump(GOOD["hub"] | {"doors": doors}), "x").doors == tuple(doors)
 
 
 def test_each_mistake_has_a_line() -> None:
@@ -77,6 +94,18 @@ def test_each_mistake_has_a_line() -> None:
         ("hub", {"address": "hub"}, "address"),
         ("hub", {"signup": "open"}, "signup"),
         ("hub", {"base_url": "hub"}, "base_url"),
+        ("hub", {"doors": []}, "doors"),
+        ("hub", {"doors": ["ldap"]}, "doors.0"),
+        ("hub", {"doors": ["pam", "oidc"], "oidc": OIDC}, "doors: give one of native, pam and oidc"),
+        ("hub", {"doors": ["native", "native"]}, "doors: give one of native, pam and oidc"),
+        ("hub", {"doors": ["oidc"]}, "oidc: needed with the door oidc"),
+        ("hub", {"oidc": OIDC}, "oidc: needed with the door oidc, and only with it"),
+        ("hub", {"doors": ["pam"], "signup": "approval"}, "signup: people can only sign up where one of the doors"),
+        ("hub", {"mail": {"relay": "smtp://mx", "sender": "hub@example.org"}}, "mail.relay"),
+        ("people", {"users": [{"name": "anna"}, {"name": "anna"}]}, "users: anna stands there more than once"),
+        ("people", {"users": [{"name": "anna", "expires": "soon"}]}, "users.0.expires"),
+        ("people", {"users": [{"name": "anna", "full_name": "An:na"}]}, "users.0.full_name"),
+        ("people", {"groups": [{"name": "ocean", "quota": "5 apples"}]}, "groups.0.quota: '5 apples' is not a size"),
     ],
 )
 def test_a_wrong_value_is_refused(kind: str, changes: dict[str, Any], words: str) -> None:

@@ -1,5 +1,8 @@
 """The accounts service: the only part of labstead that is root while the machine runs.
 
-Rooms: `protocol` (what may be asked), `ledger` (which uid was given to whom), `service` (what is done),
-`server` (who may ask), `client` (how the others ask).
+Rooms: `protocol` (what may be asked), `server` (who may ask), `client` (how the others ask), `service` (what is done
+about people), `doors` (PAM and OpenID Connect), `pam` (passwords, in a process of their own), `making` (accounts),
+`homes`, `groups` (with their folders), `session_files` (a session's passwd and group), `machine` (NSS and the system's
+account tools), `ledger` and `group_ledger` (which number was given to whom, and who is in what) in `database` (their
+file).
 """

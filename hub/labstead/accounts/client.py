@@ -4,6 +4,8 @@ The one rule: a refusal arrives as the same exception that the service raised.
 """
 
 import socket
+import struct
+from datetime import date
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -11,9 +13,13 @@ from pydantic import BaseModel
 from labstead.accounts import protocol
 from labstead.errors import AccountRefused, LabsteadError, Refusal
 from labstead.identity import Identity
+from labstead.settings import Door
 
 _TIMEOUT_SECONDS = 90.0
 """Longer than the service may need for one account tool (60 s)."""
+
+_CONNECT_SECONDS = 30
+"""How long to wait for a place among those who want to be heard."""
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -30,8 +36,10 @@ class Client:
     def _ask(self, request: protocol.Request, kind: type[_T]) -> _T:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_TIMEOUT_SECONDS)
+                # Python's own timeout would not wait where many others are being heard, but fail at once.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_SECONDS, 0))
                 connection.connect(self._path)
+                connection.settimeout(_TIMEOUT_SECONDS)
                 connection.sendall(request.model_dump_json().encode() + b"\n")
                 with connection.makefile("rb") as stream:
                     line = stream.readline()
@@ -51,29 +59,60 @@ class Client:
             )
         return reply.result
 
+    # --- people
+
     def problem(self, name: str) -> str | None:
         """Say why nobody could sign up with this name; None where they could."""
         return self._ask(protocol.Check(name=name), protocol.Problem).problem
 
-    def create(self, name: str) -> protocol.Account:
-        """Make somebody's Unix account, if it is not there yet."""
-        return self._ask(protocol.Create(name=name), protocol.Account)
+    def create(self, name: str, email: str = "") -> protocol.Account:
+        """Make the Unix account of an approved sign-up, if it is not there yet."""
+        return self._ask(protocol.Create(name=name, email=email), protocol.Account)
+
+    def add(
+        self, name: str, door: Door = "native", full_name: str | None = None, email: str | None = None
+    ) -> protocol.Account:
+        """Make an account or bring its details up to date (root only)."""
+        return self._ask(protocol.Add(name=name, door=door, full_name=full_name, email=email), protocol.Account)
+
+    def link(
+        self, name: str, door: Door = "native", full_name: str | None = None, email: str | None = None
+    ) -> protocol.Account:
+        """Let an existing account be used from the hub (root only)."""
+        return self._ask(protocol.Link(name=name, door=door, full_name=full_name, email=email), protocol.Account)
+
+    def expire(self, name: str, day: date | None) -> protocol.Account:
+        """Set the first day on which an account is closed (root only)."""
+        return self._ask(protocol.Expire(name=name, day=day), protocol.Account)
 
     def lock(self, name: str) -> protocol.Account:
-        """Close somebody's Unix account, if labstead made it; `create` opens it again."""
+        """Close somebody's account; `unlock` opens it again."""
         return self._ask(protocol.Lock(name=name), protocol.Account)
 
-    def link(self, name: str) -> protocol.Account:
-        """Let an existing account be used from the hub (root only)."""
-        return self._ask(protocol.Link(name=name), protocol.Account)
+    def unlock(self, name: str) -> protocol.Account:
+        """Open an account that `lock` closed."""
+        return self._ask(protocol.Unlock(name=name), protocol.Account)
+
+    def retire(self, name: str) -> protocol.Account:
+        """Remove an account for good (root only); see `protocol.Retire` for what becomes of the home."""
+        return self._ask(protocol.Retire(name=name), protocol.Account)
+
+    def accounts(self, name: str | None = None, retired: bool = False) -> tuple[protocol.Account, ...]:
+        """List the hub's accounts, or the one; or those of them that were removed."""
+        return self._ask(protocol.Show(name=name, retired=retired), protocol.Accounts).accounts
+
+    def check_password(self, name: str, password: str) -> protocol.Account:
+        """Let PAM check a password; refused where it is wrong (`Refusal.WRONG_PASSWORD`)."""
+        return self._ask(protocol.CheckPassword(name=name, password=password), protocol.Account)
+
+    def arrive(self, name: str, subject: str, full_name: str = "", email: str = "") -> protocol.Account:
+        """Let in somebody whom the OpenID Connect provider vouches for."""
+        request = protocol.Arrive(name=name, subject=subject, full_name=full_name, email=email)
+        return self._ask(request, protocol.Account)
 
     def open_session(self, name: str) -> Identity:
         """Prepare a session and tell what it runs as."""
         return self._ask(protocol.OpenSession(name=name), Identity)
-
-    def accounts(self, name: str | None = None) -> tuple[protocol.Account, ...]:
-        """List the hub's accounts, or the one (root only)."""
-        return self._ask(protocol.Show(name=name), protocol.Accounts).accounts
 
     def make_canary(self) -> protocol.Account:
         """Make the self-check's account (root only)."""
@@ -82,3 +121,32 @@ class Client:
     def remove_canary(self) -> None:
         """Remove the self-check's account and its home (root only)."""
         self._ask(protocol.RemoveCanary(), protocol.Problem)
+
+    # --- groups
+
+    def set_group(
+        self,
+        name: str,
+        declared: tuple[str, ...] | None = None,
+        managers: tuple[str, ...] | None = None,
+        quota: int | None = None,
+        existing: bool = False,
+    ) -> protocol.Group:
+        """Make a group with its folder or bring it up to date (root only); see `protocol.SetGroup`."""
+        request = protocol.SetGroup(name=name, declared=declared, managers=managers, quota=quota, existing=existing)
+        return self._ask(request, protocol.Group)
+
+    def change_members(
+        self, group: str, add: tuple[str, ...] = (), remove: tuple[str, ...] = (), manager: str | None = None
+    ) -> protocol.Group:
+        """Add and remove members of a group, as root or for one of its managers."""
+        request = protocol.ChangeMembers(group=group, add=add, remove=remove, manager=manager)
+        return self._ask(request, protocol.Group)
+
+    def remove_group(self, name: str) -> protocol.Group:
+        """Remove a group for good (root only)."""
+        return self._ask(protocol.RemoveGroup(name=name), protocol.Group)
+
+    def groups(self, name: str | None = None) -> tuple[protocol.Group, ...]:
+        """List the groups with folders that the caller may see, or the one."""
+        return self._ask(protocol.ShowGroups(name=name), protocol.Groups).groups

@@ -1,29 +1,36 @@
 """What may be asked of the accounts service.
 
-One connection to /run/labstead/accounts.sock carries one request and one reply, each a JSON object on one line
-of at most 64 KiB. A request names its operation in `op`; a reply has either `result` or `error` with `code` (a word
-of `labstead.errors.Refusal`) and `message`. The caller is who the kernel says (SO_PEERCRED): root may ask for all, the
-hub's user for what `HUB_OPERATIONS` lists, anybody else for nothing.
+One connection to /run/labstead/accounts.sock carries one request and one reply, each a JSON object on one line, a
+request of at most 64 KiB. A request names its operation in `op`; a reply has either `result` or `error` with `code` (a
+word of `labstead.errors.Refusal`) and `message`. The caller is who the kernel says (SO_PEERCRED): root may ask for
+all, the hub's user for what `HUB_OPERATIONS` lists, everybody on the machine for what `OWN_OPERATIONS` lists, as
+themselves.
 
-The one rule: requests say what somebody wants, never how; no path, uid or group comes over the socket.
+The one rule: requests say what somebody wants, never how; no path, uid or gid comes over the socket.
 """
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from labstead.identity import Identity
 from labstead.names import MAX_LENGTH
+from labstead.settings import Door
 
 SOCKET = "/run/labstead/accounts.sock"
 MAX_LINE = 64 * 1024
 
 #: Longer than any name that could be right, so that a reply can still say what is wrong with it.
 _Name = Annotated[str, Field(max_length=8 * MAX_LENGTH)]
+_Text = Annotated[str, Field(max_length=512)]
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- people
 
 
 class Check(_Message):
@@ -34,17 +41,110 @@ class Check(_Message):
 
 
 class Create(_Message):
-    """Make the Unix account of an approved sign-up, or open the one that `Lock` closed. Reply: `Account`."""
+    """Make the Unix account of an approved sign-up. Reply: `Account`.
+
+    A name that the ledger has is refused unless it is an account that labstead made for the door native, which only
+    an earlier approval of the same log-in or root can have made, and root gives such an account its log-in first.
+    """
 
     op: Literal["create"] = "create"
     name: _Name
+    email: _Text = ""
+
+
+class Add(_Message):
+    """Make an account, or bring details of one up to date (root). Reply: `Account`, `changed` where it was not so.
+
+    None leaves a detail as it is.
+    """
+
+    op: Literal["add"] = "add"
+    name: _Name
+    door: Door = "native"
+    full_name: _Text | None = None
+    email: _Text | None = None
+
+
+class Link(_Message):
+    """Let an existing Unix account be used by a hub user of that name, through this door (root). Reply: `Account`."""
+
+    op: Literal["link"] = "link"
+    name: _Name
+    door: Door = "native"
+    full_name: _Text | None = None
+    email: _Text | None = None
+
+
+class Expire(_Message):
+    """Set the first day on which an account is closed, or none (root). Reply: `Account`.
+
+    A date that has come locks at once (`locked: expired`); a later one, or none, opens what expiry had locked.
+    """
+
+    op: Literal["expire"] = "expire"
+    name: _Name
+    day: date | None
 
 
 class Lock(_Message):
-    """Close the Unix account of somebody whose approval was taken back; `Create` opens it again. Reply: `Account`."""
+    """Close an account: no log-in, no new session, no ssh where the Unix account is labstead's. Reply: `Account`."""
 
     op: Literal["lock"] = "lock"
     name: _Name
+
+
+class Unlock(_Message):
+    """Open an account that `Lock` closed; an expired one is refused. Reply: `Account`."""
+
+    op: Literal["unlock"] = "unlock"
+    name: _Name
+
+
+class Retire(_Message):
+    """Remove an account for good (root): Unix account, memberships, session files. Reply: `Account`.
+
+    The uid is never given again. The home of an account that labstead made is moved to `.removed-UID` beside its place,
+    where the caller archives or deletes it (`labstead.archive`); a linked account keeps account and home.
+    """
+
+    op: Literal["retire"] = "retire"
+    name: _Name
+
+
+class Show(_Message):
+    """Tell about all accounts of the hub, or about one. Reply: `Accounts`."""
+
+    op: Literal["show"] = "show"
+    name: _Name | None = None
+    retired: bool = False
+    """Tell about those that were removed instead."""
+
+
+class CheckPassword(_Message):
+    """Let PAM check somebody's password (door pam). Reply: `Account`.
+
+    An account that the ledger does not have is linked by the right password, its home made by policy. Refused for
+    accounts of another door and for those that labstead made: their names may mean somebody else to a directory.
+    """
+
+    op: Literal["check-password"] = "check-password"
+    name: _Name
+    password: Annotated[str, Field(max_length=1024)]
+
+
+class Arrive(_Message):
+    """Let in somebody whom the OpenID Connect provider vouches for (door oidc). Reply: `Account`.
+
+    The first arrival makes or links the account by policy and binds it to the subject; nobody else with the same name
+    gets it later.
+    """
+
+    op: Literal["arrive"] = "arrive"
+    name: _Name
+    subject: Annotated[str, Field(min_length=1, max_length=512)]
+    """Issuer and `sub` claim, with a blank between them."""
+    full_name: _Text = ""
+    email: _Text = ""
 
 
 class OpenSession(_Message):
@@ -54,36 +154,98 @@ class OpenSession(_Message):
     name: _Name
 
 
-class Link(_Message):
-    """Let an existing Unix account be used by a hub user of that name. Reply: `Account`."""
-
-    op: Literal["link"] = "link"
-    name: _Name
-
-
-class Show(_Message):
-    """Tell about all accounts of the hub, or about one. Reply: `Accounts`."""
-
-    op: Literal["show"] = "show"
-    name: _Name | None = None
-
-
 class MakeCanary(_Message):
-    """Make the self-check's account. Reply: `Account`."""
+    """Make the self-check's account (root). Reply: `Account`."""
 
     op: Literal["make-canary"] = "make-canary"
 
 
 class RemoveCanary(_Message):
-    """Remove the self-check's account with its home. Reply: `Problem` without one."""
+    """Remove the self-check's account with its home (root). Reply: `Problem` without one."""
 
     op: Literal["remove-canary"] = "remove-canary"
 
 
-Request = Check | Create | Lock | OpenSession | Link | Show | MakeCanary | RemoveCanary
-HUB_OPERATIONS = (Check, Create, Lock, OpenSession)
+# --- groups
+
+
+class SetGroup(_Message):
+    """Make a group with its folder, or bring one up to date (root). Reply: `Group`.
+
+    :param declared: members that the inventory names: they replace those that it named before, nobody else; None
+        leaves them
+    :param managers: all managers; None leaves them
+    :param quota: bytes; 0 takes it away, None leaves it
+    :param existing: a group that NSS knows: it only gets a folder
+    """
+
+    op: Literal["set-group"] = "set-group"
+    name: _Name
+    declared: tuple[_Name, ...] | None = None
+    managers: tuple[_Name, ...] | None = None
+    quota: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    existing: bool = False
+
+
+class ChangeMembers(_Message):
+    """Add people to a group and remove people from it. Reply: `Group`.
+
+    Root may always. Anybody else may for groups that they manage: the hub says in `manager` for whom it asks, for
+    other callers the kernel says it. Whoever is a person of this machine (uid >= 1000) can be a member. Members that
+    the inventory declares are refused to be removed.
+    """
+
+    op: Literal["change-members"] = "change-members"
+    group: _Name
+    add: tuple[_Name, ...] = ()
+    remove: tuple[_Name, ...] = ()
+    manager: _Name | None = None
+
+
+class RemoveGroup(_Message):
+    """Remove a group for good (root); its folder is moved to `.removed-GID` beside its place. Reply: `Group`."""
+
+    op: Literal["remove-group"] = "remove-group"
+    name: _Name
+
+
+class ShowGroups(_Message):
+    """Tell about the groups with folders, or about one. Reply: `Groups`.
+
+    Everybody but root and the hub is told only of groups that they are in or manage.
+    """
+
+    op: Literal["show-groups"] = "show-groups"
+    name: _Name | None = None
+
+
+Request = (
+    Check
+    | Create
+    | Add
+    | Link
+    | Expire
+    | Lock
+    | Unlock
+    | Retire
+    | Show
+    | CheckPassword
+    | Arrive
+    | OpenSession
+    | MakeCanary
+    | RemoveCanary
+    | SetGroup
+    | ChangeMembers
+    | RemoveGroup
+    | ShowGroups
+)
+HUB_OPERATIONS = (Check, Create, Lock, Unlock, Show, CheckPassword, Arrive, OpenSession, ChangeMembers, ShowGroups)
+OWN_OPERATIONS = (ChangeMembers, ShowGroups)
 
 request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
+
+
+# --- replies
 
 
 class Problem(_Message):
@@ -100,6 +262,14 @@ class Account(_Message):
     gid: int
     kind: Literal["created", "linked", "canary"]
     state: Literal["pending", "active", "retired"]
+    door: Door = "native"
+    """The only door through which its owner comes in."""
+    locked: Literal["", "locked", "expired"] = ""
+    """Why labstead keeps it closed; an administrator of the machine may have closed it beside that."""
+    expires: date | None = None
+    """First day on which it is closed."""
+    full_name: str = ""
+    email: str = ""
     created_at: str
     """UTC, ISO 8601."""
     changed: bool = False
@@ -112,6 +282,32 @@ class Accounts(_Message):
     accounts: tuple[Account, ...]
 
 
+class Group(_Message):
+    """One group with a folder."""
+
+    name: str
+    gid: int
+    kind: Literal["created", "linked"]
+    folder: str
+    members: tuple[str, ...]
+    """Who is in it now, in order of their names."""
+    declared: tuple[str, ...]
+    """Those of them whom the inventory names."""
+    managers: tuple[str, ...]
+    quota: int | None = None
+    """Bytes."""
+    created_at: str
+    """UTC, ISO 8601."""
+    changed: bool = False
+    """Whether this request changed anything."""
+
+
+class Groups(_Message):
+    """Several groups, in order of their names."""
+
+    groups: tuple[Group, ...]
+
+
 class Error(_Message):
     """A refusal."""
 
@@ -122,5 +318,5 @@ class Error(_Message):
 class Reply(_Message):
     """What comes back: one of the two."""
 
-    result: Problem | Account | Accounts | Identity | None = None
+    result: Problem | Account | Accounts | Group | Groups | Identity | None = None
     error: Error | None = None

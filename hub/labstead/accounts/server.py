@@ -1,19 +1,22 @@
-"""The accounts service at its socket: one request at a time, each from somebody who may ask.
+"""The accounts service at its socket: who may ask what, and many at a time.
 
-The one rule: a request is looked at only after the kernel has said who sent it. Requests are few, so they are done
-one after the other, which is also what keeps two of them from making the same account.
+The one rule: a request is looked at only after the kernel has said who sent it. Each caller has a thread, so that a
+slow one keeps nobody waiting; callers who are neither root nor the hub never have all of them.
 """
 
 import json
 import logging
 import pwd
 import socket
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import ValidationError
 
 from labstead import peer, settings
-from labstead.accounts import protocol
+from labstead.accounts import machine, protocol
 from labstead.accounts.ledger import Ledger
 from labstead.accounts.service import Service
 from labstead.errors import AccountRefused, Refusal
@@ -21,7 +24,11 @@ from labstead.errors import AccountRefused, Refusal
 IDLE_SECONDS = 3600.0
 """Without a request for so long the process ends; systemd starts it again with the next one, which waits longer."""
 _PATIENCE_SECONDS = 5.0
-"""How long a caller may take to send their line."""
+"""How long a caller may take to send their line, or to take the answer."""
+_THREADS = 32
+_STRANGERS = 16
+_STRANGERS_PER_UID = 2
+"""How many callers are heard at the same time who are neither root nor the hub, and how many of the same uid."""
 
 log = logging.getLogger("labstead.accounts")
 
@@ -45,6 +52,14 @@ def _refuse(code: Refusal, message: str) -> protocol.Reply:
     return protocol.Reply(error=protocol.Error(code=code, message=message))
 
 
+def _person(uid: int) -> str | None:
+    """Give the name of a caller who is neither root nor the hub."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
 def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Reply:
     """Answer one request.
 
@@ -52,20 +67,27 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
     :param uid: who sent it, from the kernel
     :param hub_uid: the hub's user
     """
-    if uid not in (0, hub_uid):
-        return _refuse(Refusal.NOT_ALLOWED, f"uid {uid} may not ask the accounts service")
     if len(line) > protocol.MAX_LINE:
         return _refuse(Refusal.FAILED, f"a request has at most {protocol.MAX_LINE} bytes")
     try:
         request = protocol.request_adapter.validate_json(line)
     except ValidationError as error:
         return _refuse(Refusal.FAILED, f"not a request: {error.errors(include_url=False)[0]['msg']}")
-    if uid != 0 and not isinstance(request, protocol.HUB_OPERATIONS):
+    person = None
+    if uid not in (0, hub_uid):
+        if not isinstance(request, protocol.OWN_OPERATIONS):
+            return _refuse(Refusal.NOT_ALLOWED, f"only root may ask for {request.op}")
+        person = _person(uid)
+        if person is None:
+            return _refuse(Refusal.NOT_ALLOWED, f"uid {uid} has no name on this machine")
+    elif uid != 0 and not isinstance(request, protocol.HUB_OPERATIONS):
         return _refuse(Refusal.NOT_ALLOWED, f"only root may ask for {request.op}")
     try:
-        result = service.handle(request)
+        result = service.handle(request, person, is_root=uid == 0)
     except AccountRefused as refused:
-        log.warning("refused: %s (asked by uid %d for %s)", refused, uid, request.op)
+        # Names in it are what somebody sent.
+        words = "".join(letter if letter.isprintable() else "?" for letter in str(refused))
+        log.warning("refused: %s (asked by uid %d for %s)", words, uid, request.op)
         return _refuse(refused.code, str(refused))
     except OSError as error:
         log.warning("failed: %s: %s", request.op, error)
@@ -74,30 +96,81 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
         log.exception("failed: %s", request.op)
         return _refuse(Refusal.FAILED, "the accounts service failed; see `journalctl -u labstead-accounts`")
     if getattr(result, "changed", False):
-        log.info("%s by uid %d: %s", request.op, uid, json.dumps(result.model_dump(mode="json")))
+        # Who somebody is beyond their name is not the journal's business.
+        told = result.model_dump(mode="json", exclude={"full_name", "email", "changed"}, exclude_defaults=True)
+        log.info("%s by uid %d: %s", request.op, uid, json.dumps(told))
     return protocol.Reply(result=result)
 
 
-def serve(listener: socket.socket, service: Service, hub_uid: int, idle_seconds: float = IDLE_SECONDS) -> None:
-    """Answer requests until there are none for a while."""
-    while True:
-        listener.settimeout(idle_seconds)
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            return
+def _send(connection: socket.socket, reply: protocol.Reply) -> None:
+    connection.settimeout(_PATIENCE_SECONDS)
+    connection.sendall(reply.model_dump_json().encode() + b"\n")
+
+
+class Server:
+    """Who listens.
+
+    :param service: what does the work
+    :param hub_uid: the hub's user
+    """
+
+    def __init__(self, service: Service, hub_uid: int) -> None:
+        self._service = service
+        self._hub_uid = hub_uid
+        self._strangers: Counter[int] = Counter()
+        self._counting = threading.Lock()
+
+    def serve(self, listener: socket.socket, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Answer requests until there are none for a while."""
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="request") as pool:
+            while True:
+                listener.settimeout(idle_seconds)
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    return  # what is still being done is done to its end
+                self._take(connection, pool)
+
+    def _take(self, connection: socket.socket, pool: ThreadPoolExecutor) -> None:
+        uid = peer.peer_uid(connection)
+        is_stranger = uid not in (0, self._hub_uid)
+        if not is_stranger:
+            pool.submit(self._answer, connection, uid)
+        elif self._has_room(uid):
+            pool.submit(self._answer, connection, uid).add_done_callback(lambda _: self._leave(uid))
+        else:
+            with connection:
+                try:
+                    _send(connection, _refuse(Refusal.FAILED, "too many people ask at this moment; please try again"))
+                except OSError as error:
+                    log.warning("a caller went away: %s", error)
+
+    def _has_room(self, uid: int) -> bool:
+        """Count in a caller who is neither root nor the hub, if there is room."""
+        with self._counting:
+            if self._strangers.total() >= _STRANGERS or self._strangers[uid] >= _STRANGERS_PER_UID:
+                return False
+            self._strangers[uid] += 1
+            return True
+
+    def _leave(self, uid: int) -> None:
+        with self._counting:
+            self._strangers[uid] -= 1
+            if not self._strangers[uid]:
+                del self._strangers[uid]
+
+    def _answer(self, connection: socket.socket, uid: int) -> None:
         with connection:
             try:
-                uid = peer.peer_uid(connection)
-                line = _read_line(connection) if uid in (0, hub_uid) else b""
-                reply = answer(line, uid, hub_uid, service)
-                connection.sendall(reply.model_dump_json().encode() + b"\n")
+                _send(connection, answer(_read_line(connection), uid, self._hub_uid, self._service))
             except OSError as error:
                 log.warning("a caller went away: %s", error)
+            except Exception:
+                log.exception("a request of uid %d was not answered", uid)
 
 
 def main() -> None:
     """Run as the systemd service."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    service = Service(settings.load_accounts(), Ledger())
-    serve(peer.socket_from_systemd(), service, pwd.getpwnam(peer.HUB_USER).pw_uid)
+    service = Service(settings.load_accounts(), Ledger(was_locked=machine.was_locked_by_labstead))
+    Server(service, pwd.getpwnam(peer.HUB_USER).pw_uid).serve(peer.socket_from_systemd())

@@ -1,268 +1,350 @@
-"""What the accounts service does.
+"""What the accounts service does about people, and who is answered what.
 
-The one rule: an account that labstead did not make is never changed, and one that it made is never made twice.
-Accounts are made with the system's own useradd(8), so that subordinate ids, locks and logs are as everywhere.
+The one rule: an account that labstead did not make is never changed, and one that it made is never made twice. The
+ledger is written first and the machine made to follow, so that a request that was cut off can be asked again.
 """
 
-import grp
-import os
-import pwd
-import shutil
-import subprocess
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from labstead import identity
-from labstead.accounts import protocol
-from labstead.accounts.ledger import Kind, Ledger
+from labstead.accounts import homes, machine, protocol, session_files
+from labstead.accounts.doors import Doors
+from labstead.accounts.groups import Groups
+from labstead.accounts.ledger import Ledger, Locked
+from labstead.accounts.making import Making
 from labstead.errors import AccountRefused, Refusal
 from labstead.identity import SESSIONS_DIR, Identity
-from labstead.names import CANARY, problem_with_name
-from labstead.settings import Accounts
+from labstead.names import CANARY, is_unix_name, problem_with_name
+from labstead.settings import Accounts, DeclaredUser, Door
 
-_EXPIRED = "1"
-"""Day of expiry of an account that labstead locked: 2 January 1970, as usermod(8) advises."""
-
-
-def _run(command: Sequence[str]) -> None:
-    """Run one of the system's account tools; its own words go into the refusal."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise AccountRefused(Refusal.FAILED, f"{command[0]}: {words}")
+Result = protocol.Problem | protocol.Account | protocol.Accounts | protocol.Group | protocol.Groups | Identity
 
 
-def _known_to_nss(name: str) -> str | None:
-    """Say what NSS knows by this name: a user, a group, or nothing."""
-    for kind, look_up in (("user", pwd.getpwnam), ("group", grp.getgrnam)):
-        try:
-            look_up(name)
-        except KeyError:
-            continue
-        return kind
-    return None
-
-
-def _number_taken(number: int) -> bool:
-    for look_up in (pwd.getpwuid, grp.getgrgid):
-        try:
-            look_up(number)
-        except KeyError:
-            continue
-        return True
-    return False
-
-
-def _shadow(name: str) -> tuple[str, str]:
-    """Give password field and day of expiry of an account as shadow(5) has them; empty where there is no entry."""
-    done = subprocess.run(["getent", "shadow", "--", name], capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode == 2:  # no such key: a directory service that shows no shadow entries
-        return "", ""
-    if done.returncode:
-        raise AccountRefused(Refusal.FAILED, f"getent shadow answers with exit code {done.returncode}")
-    fields = done.stdout.rstrip("\n").split(":")
-    return fields[1], fields[7]
-
-
-def _is_locked(name: str) -> bool:
-    """Tell whether an administrator locked the account.
-
-    Locked is what `usermod --lock` or `--expiredate` in the past leaves. A password field of just `!` is an account
-    that never had a password (keys only), which is not locked.
-    """
-    password, expires = _shadow(name)
-    today = int(time.time() // 86400)
-    return (expires != "" and int(expires) <= today) or (password.startswith("!") and password.strip("!") != "")
+def _unknown(name: str) -> AccountRefused:
+    return AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; see `labstead user list`")
 
 
 class Service:
-    """The operations of `labstead.accounts.protocol`, one method each.
+    """The operations of `labstead.accounts.protocol`.
 
     :param settings: accounts.yml
     :param ledger: the open ledger
     :param sessions_dir: where sessions' passwd and group files go
+    :param today: gives the day
     """
 
-    def __init__(self, settings: Accounts, ledger: Ledger, sessions_dir: Path = SESSIONS_DIR) -> None:
+    def __init__(
+        self,
+        settings: Accounts,
+        ledger: Ledger,
+        sessions_dir: Path = SESSIONS_DIR,
+        today: Callable[[], date] = date.today,
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._sessions_dir = sessions_dir
+        self._today = today
+        self._groups = Groups(settings, ledger)
+        self._making = Making(settings, ledger)
+        #: Held by whatever changes something. What takes long and changes nothing (PAM, look-ups) is outside.
+        self._lock = threading.RLock()
+        self._doors = Doors(settings, ledger, self._making, self._lock, self._require_open)
 
-    def handle(self, request: protocol.Request) -> protocol.Problem | protocol.Account | protocol.Accounts | Identity:
+    def handle(self, request: protocol.Request, person: str | None = None, is_root: bool = True) -> Result:
         """Do what a request asks.
 
+        :param person: who asks, where it is neither root nor the hub
+        :param is_root: whether root asks
         :raises AccountRefused: when it cannot be done
         """
         match request:
             case protocol.Check(name=name):
                 return protocol.Problem(problem=self._problem(name))
-            case protocol.Create(name=name):
-                return self._create(name)
-            case protocol.Lock(name=name):
-                return self._lock(name)
+            case protocol.Show():
+                return self._show(request)
+            case protocol.ShowGroups(name=name):
+                return self._groups.show(name, person)
             case protocol.OpenSession(name=name):
                 return self._open_session(name)
-            case protocol.Link(name=name):
-                return self._link(name)
-            case protocol.Show(name=name):
-                return self._show(name)
+            case protocol.CheckPassword(name=name, password=password):
+                return self._seen(self._doors.check_password(name, password))
+            case _:
+                with self._lock:
+                    result = self._change(request, person, is_root)
+                return self._seen(result) if isinstance(result, protocol.Account) else result
+
+    def _change(self, request: protocol.Request, person: str | None, is_root: bool) -> Result:
+        match request:
+            case protocol.Create(name=name, email=email):
+                return self._create(name, email)
+            case protocol.Add():
+                return self._add(request)
+            case protocol.Link():
+                return self._link(request)
+            case protocol.Expire(name=name, day=day):
+                return self._expire(name, day)
+            case protocol.Lock(name=name):
+                return self._set_locked(self._find(name), "locked")
+            case protocol.Unlock(name=name):
+                account = self._find(name)
+                self._require_not_expired(account)
+                return self._set_locked(account, "")
+            case protocol.Retire(name=name):
+                return self._retire(name)
+            case protocol.Arrive():
+                return self._doors.arrive(request)
             case protocol.MakeCanary():
-                return self._make(CANARY, "canary")
+                return self._making.make(CANARY, "canary", "native")
             case protocol.RemoveCanary():
                 return self._remove_canary()
+            case protocol.SetGroup():
+                return self._groups.set(request)
+            case protocol.ChangeMembers():
+                return self._groups.change_members(request, self._manager(request, person, is_root))
+            case protocol.RemoveGroup(name=name):
+                return self._groups.remove(name)
+            case _:  # the others were answered before
+                raise TypeError(request.op)
+
+    # --- telling
+
+    def _find(self, name: str) -> protocol.Account:
+        account = self._ledger.find(name)
+        if account is None:
+            raise _unknown(name)
+        return account
+
+    def _seen(self, account: protocol.Account) -> protocol.Account:
+        """Say that an account is closed on its day, even where nobody has written that down yet."""
+        has_come = account.expires is not None and account.expires <= self._today()
+        return account.model_copy(update={"locked": "expired"}) if has_come and not account.locked else account
+
+    def _show(self, request: protocol.Show) -> protocol.Accounts:
+        if request.retired:
+            return protocol.Accounts(accounts=self._ledger.retired(request.name))
+        if request.name is not None:
+            return protocol.Accounts(accounts=(self._seen(self._find(request.name)),))
+        return protocol.Accounts(accounts=tuple(self._seen(account) for account in self._ledger.all()))
 
     def _problem(self, name: str) -> str | None:
         """Say why nobody can sign up with this name."""
         if problem := problem_with_name(name, self._settings.reserved_names):
             return problem
-        # A name that the ledger knows or NSS knows is somebody's: only they or an administrator may use it.
-        if self._ledger.find(name) or _known_to_nss(name):
+        # A name that the ledger knows or the machine knows is somebody's: only they or an administrator may use it.
+        if self._ledger.find(name) or self._ledger.groups.find(name) or self._making.in_use(name):
             return f"The username {name} is taken; please choose another one."
         return None
 
-    def _create(self, name: str) -> protocol.Account:
+    # --- making
+
+    def _require_good(self, name: str, full_name: str | None, email: str | None) -> None:
+        """Refuse details that the inventory could not give either."""
+        try:
+            DeclaredUser(name=name, full_name=full_name or "", email=email or "")
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise AccountRefused(Refusal.BAD_NAME, f"{wrong['input']!r} cannot be the {wrong['loc'][0]}") from None
+
+    def _require_door(self, account: protocol.Account, door: Door) -> None:
+        if account.door != door:
+            raise AccountRefused(
+                Refusal.TAKEN, f"{account.name} already comes in through the door {account.door}, not {door}"
+            )
+
+    def _create(self, name: str, email: str) -> protocol.Account:
         if problem := problem_with_name(name, self._settings.reserved_names):
             raise AccountRefused(Refusal.BAD_NAME, problem)
-        return self._make(name, "created")
+        self._require_good(name, None, email)
+        account = self._making.make(name, "created", "native")
+        self._require_not_expired(account)
+        opened = self._set_locked(account, "")
+        return self._details(opened, None, opened.email or email)
 
-    def _make(self, name: str, kind: Kind) -> protocol.Account:
+    def _add(self, request: protocol.Add) -> protocol.Account:
+        if problem := problem_with_name(request.name, self._settings.reserved_names):
+            raise AccountRefused(Refusal.BAD_NAME, problem)
+        self._require_good(request.name, request.full_name, request.email)
+        if self._ledger.find(request.name) is None:
+            if request.door == "pam":
+                raise AccountRefused(
+                    Refusal.NOT_ALLOWED,
+                    "labstead keeps no passwords for the door pam; make the account where the institute's accounts are"
+                    f" kept, or in Debian's way, and then: labstead user link {request.name} --door pam",
+                )
+            if request.door not in self._settings.doors:
+                raise AccountRefused(Refusal.NOT_ALLOWED, f"the hub has no door {request.door}; see hub_doors")
+        account = self._making.make(request.name, "created", request.door)
+        return self._details(account, request.full_name, request.email)
+
+    def _link(self, request: protocol.Link) -> protocol.Account:
+        name = request.name
+        if not is_unix_name(name) or name == CANARY:
+            raise AccountRefused(Refusal.BAD_NAME, f"{name} cannot be the name of an account of the hub")
+        self._require_good(request.name, request.full_name, request.email)
         account = self._ledger.find(name)
         if account is None:
-            if known := _known_to_nss(name):
-                raise AccountRefused(Refusal.TAKEN, f"{name} is already a {known} of this machine")
-            account = self._ledger.reserve(
-                name, kind, self._settings.uid_min, self._settings.uid_max, taken=_number_taken
-            )
-        elif account.kind != kind and account.kind != "linked":
-            raise AccountRefused(Refusal.TAKEN, f"{name} is already an account of the hub ({account.kind})")
-        elif account.state == "active" and _known_to_nss(name) == "user":
-            self._require_home(account)
-            return self._unlock(account)
-        elif account.kind == "linked":
-            raise AccountRefused(Refusal.UNKNOWN, f"{name} no longer has the account that was linked")
-        # Here the ledger row is ours and the account is missing or half made: a run that was cut off goes on.
-        self._make_unix_account(account)
-        self._ledger.set_state(account.uid, "active")
-        return account.model_copy(update={"state": "active", "changed": True})
-
-    def _lock(self, name: str) -> protocol.Account:
-        account = self._ledger.find(name)
-        if account is None:
-            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub")
-        # Without these files the gate starts no session.
-        shutil.rmtree(self._sessions_dir / name, ignore_errors=True)
-        if account.kind != "created" or _shadow(name)[1] == _EXPIRED:
-            return account
-        # Expired, not only without a password: keys in ~/.ssh would still open it.
-        _run(["usermod", "--expiredate", _EXPIRED, "--", name])
-        return account.model_copy(update={"changed": True})
-
-    def _unlock(self, account: protocol.Account) -> protocol.Account:
-        """Open what `_lock` closed; a lock that an administrator of the machine set stays."""
-        if account.kind != "created" or _shadow(account.name)[1] != _EXPIRED:
-            return account
-        _run(["usermod", "--expiredate", "", "--", account.name])
-        return account.model_copy(update={"changed": True})
-
-    def _require_home(self, account: protocol.Account) -> None:
-        """Refuse an account whose number or home is not what the ledger says; a missing home is never made anew."""
-        entry = pwd.getpwnam(account.name)
-        if entry.pw_uid != account.uid:
-            raise AccountRefused(
-                Refusal.TAKEN,
-                f"{account.name} has uid {entry.pw_uid} here but {account.uid} in the ledger; mend one of them",
-            )
-        home = Path(entry.pw_dir)
-        if not home.is_dir():
-            raise AccountRefused(Refusal.FAILED, f"the home {home} is missing; is its file system mounted?")
-        if home.stat().st_uid != account.uid:
-            raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
-
-    def _make_unix_account(self, account: protocol.Account) -> None:
-        name, number = account.name, str(account.uid)
-        home = self._settings.home_root / name
-        try:
-            group = grp.getgrnam(name)
-        except KeyError:
-            _run(["groupadd", "--gid", number, "--", name])
+            account = self._making.link(name, request.door)
         else:
-            if group.gr_gid != account.gid:
-                raise AccountRefused(Refusal.TAKEN, f"group {name} has gid {group.gr_gid}, not {account.gid}")
-        if _known_to_nss(name) != "user":
-            # "*" is no password's hash: nobody can log in with one, and the account is not locked either.
-            useradd = ["useradd", "--uid", number, "--gid", number, "--no-create-home", "--home-dir", str(home)]
-            _run([*useradd, "--shell", str(self._settings.shell), "--password", "*", "--", name])
-        if not home.exists() and not home.is_symlink():
-            self._make_home(home, account)
-        self._require_home(account)
-
-    def _make_home(self, home: Path, account: protocol.Account) -> None:
-        """Make the home beside its place and move it there when it is whole."""
-        new = home.with_name(f".{home.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
-        shutil.copytree(self._settings.skeleton, new, symlinks=True, dirs_exist_ok=True)
-        for folder, _, files in os.walk(new):
-            for path in (Path(folder), *(Path(folder, file) for file in files)):
-                os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        new.chmod(0o700)
-        new.rename(home)
-
-    def _link(self, name: str) -> protocol.Account:
-        account = self._ledger.find(name)
-        if account is not None:
+            if account.kind != "linked":
+                self._require_door(account, request.door)
             # One that labstead began to make is made to the end.
-            return self._make(name, account.kind)
-        person = identity.look_up(name)
-        return self._ledger.link(name, person.uid, person.gid).model_copy(update={"changed": True})
+            account = self._making.finish(account)
+            if account.door != request.door:
+                self._ledger.set_door(name, request.door)
+                account = account.model_copy(update={"door": request.door, "changed": True})
+        return self._details(account, request.full_name, request.email)
 
-    def _show(self, name: str | None) -> protocol.Accounts:
-        if name is None:
-            return protocol.Accounts(accounts=self._ledger.all())
-        account = self._ledger.find(name)
-        if account is None:
-            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; see `labstead user list`")
-        return protocol.Accounts(accounts=(account,))
+    def _details(self, account: protocol.Account, full_name: str | None, email: str | None) -> protocol.Account:
+        changed = self._making.set_details(account, full_name, email)
+        return changed.model_copy(update={"changed": changed.changed or account.changed})
 
-    def _open_session(self, name: str) -> Identity:
-        account = self._ledger.find(name)
-        if account is None or account.state != "active":
-            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
-        try:
-            person = self._person_for_session(account)
-        except AccountRefused:
-            # Without these files the gate starts no session.
-            shutil.rmtree(self._sessions_dir / name, ignore_errors=True)
-            raise
-        self._write_session_files(person)
-        return person
+    # --- closing and opening
 
-    def _person_for_session(self, account: protocol.Account) -> Identity:
-        person = identity.look_up(account.name)
-        self._require_home(account)
-        if _is_locked(account.name):
+    def _require_not_expired(self, account: protocol.Account) -> None:
+        if account.expires is not None and account.expires <= self._today():
+            raise AccountRefused(
+                Refusal.LOCKED,
+                f"{account.name} expired on {account.expires}; set another day first: "
+                f"labstead user expire {account.name} never",
+            )
+
+    def _require_open(self, account: protocol.Account) -> None:
+        """Refuse somebody whose account the ledger closes."""
+        locked = self._seen(account).locked
+        if locked == "expired":
+            raise AccountRefused(
+                Refusal.LOCKED, f"the account {account.name} expired on {account.expires}; ask an administrator"
+            )
+        if locked:
             raise AccountRefused(Refusal.LOCKED, f"the account {account.name} is locked; ask an administrator")
-        return person
 
-    def _write_session_files(self, person: Identity) -> None:
-        folder = self._sessions_dir / person.name
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)  # the gate looks whether there is a session to start
-        for name, content in zip(("passwd", "group"), identity.passwd_and_group(person), strict=True):
-            new = folder / f".{name}.new"
-            new.write_text(content, encoding="utf-8")
-            new.chmod(0o644)
-            new.rename(folder / name)
+    def _set_locked(self, account: protocol.Account, locked: Locked) -> protocol.Account:
+        self._ledger.set_locked(account.name, locked)
+        return self._follow_lock(account, account.model_copy(update={"locked": locked}))
+
+    def _follow_lock(self, before: protocol.Account, account: protocol.Account) -> protocol.Account:
+        if account.locked:
+            session_files.remove(account.name, self._sessions_dir)
+        followed = machine.follow_lock(account)
+        is_other = (before.locked, before.expires) != (account.locked, account.expires)
+        return account.model_copy(update={"changed": before.changed or followed or is_other})
+
+    def _expire(self, name: str, day: date | None) -> protocol.Account:
+        account = self._find(name)
+        if account.kind == "canary":
+            raise AccountRefused(Refusal.NOT_ALLOWED, f"{name} belongs to the self-check")
+        locked: Locked = account.locked
+        if locked != "locked":
+            locked = "expired" if day is not None and day <= self._today() else ""
+        self._ledger.set_expiry(name, day, locked)
+        return self._follow_lock(account, account.model_copy(update={"expires": day, "locked": locked}))
+
+    # --- removing
+
+    def _retire(self, name: str) -> protocol.Account:
+        account = self._find(name)
+        if account.kind == "canary":
+            raise AccountRefused(Refusal.NOT_ALLOWED, f"{name} belongs to the self-check, which removes it itself")
+        if account.kind == "created":
+            self._require_removable(account)
+        session_files.remove(name, self._sessions_dir)
+        if account.kind == "created" and self._is_own(account):
+            # Closed first: if what follows is cut off, nobody comes in meanwhile.
+            account = self._set_locked(account, account.locked or "locked")
+            machine.remove_user(account)
+            if self._has_home(account):
+                homes.set_aside(self._settings.home_root / name, account.uid)
+        left = self._ledger.groups.of_member(name)
+        self._ledger.retire(name)
+        self._groups.follow_person(left)
+        return account.model_copy(update={"state": "retired", "changed": True})
+
+    def _is_own(self, account: protocol.Account) -> bool:
+        """Tell whether the machine's account of this name, if any, is the ledger's; another one is left alone."""
+        entry = machine.user(account.name)
+        return entry is None or entry.pw_uid == account.uid
+
+    def _require_removable(self, account: protocol.Account) -> None:
+        """Refuse what could not be removed whole, before anything is changed."""
+        if processes := machine.processes_of(account.uid):
+            count, first = len(processes), ", ".join(str(number) for number in processes[:5])
+            raise AccountRefused(
+                Refusal.FAILED, f"{count} processes of {account.name} still run ({first}); stop their session and jobs"
+            )
+        if self._has_home(account):
+            homes.require_room(self._settings.home_root, account.uid)
+
+    def _has_home(self, account: protocol.Account) -> bool:
+        """Tell whether the folder of this name is the account's home."""
+        home = self._settings.home_root / account.name
+        return home.is_dir() and not home.is_symlink() and home.stat().st_uid == account.uid
 
     def _remove_canary(self) -> protocol.Problem:
         """Remove the self-check's account; its uid stays its own for the next check."""
-        if self._ledger.find(CANARY) is not None:
-            if _known_to_nss(CANARY) == "user":
-                _run(["userdel", "--", CANARY])
-            if _known_to_nss(CANARY) == "group":
-                _run(["groupdel", "--", CANARY])
-            for folder in (self._settings.home_root / CANARY, self._sessions_dir / CANARY):
-                if folder.exists():
-                    shutil.rmtree(folder)
+        account = self._ledger.find(CANARY)
+        if account is not None:
+            machine.remove_user(account)
+            homes.delete(self._settings.home_root / CANARY)
+            session_files.remove(CANARY, self._sessions_dir)
         return protocol.Problem(problem=None)
+
+    # --- sessions
+
+    def _open_session(self, name: str) -> Identity:
+        try:
+            account = self._ledger.find(name)
+            if account is None or account.state != "active":
+                raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
+            self._require_open(account)
+            person = self._person(account)
+            groups = self._ledger.groups.all()
+            files = session_files.passwd_and_group(person, self._ledger.all(), groups, self._settings.home_root)
+            # The look-ups above may take long; meanwhile somebody may have closed the account.
+            with self._lock:
+                again = self._ledger.find(name)
+                if again is None or again.uid != account.uid:
+                    raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
+                self._require_open(again)
+                session_files.write(person, files, self._sessions_dir)
+        except AccountRefused:
+            if is_unix_name(name):
+                session_files.remove(name, self._sessions_dir)
+            raise
+        return person
+
+    def _person(self, account: protocol.Account) -> Identity:
+        person = identity.look_up(account.name)
+        entry = machine.own_entry(account)
+        if entry is None:
+            raise AccountRefused(Refusal.UNKNOWN, f"{account.name} has no account on this machine")
+        if account.kind == "linked" and self._ledger.was_given(person.gid):
+            raise AccountRefused(Refusal.TAKEN, f"gid {person.gid} of {account.name} is another group's in the ledger")
+        homes.require(entry)
+        if machine.is_locked(account.name):
+            raise AccountRefused(Refusal.LOCKED, f"the account {account.name} is locked; ask an administrator")
+        return person
+
+    # --- groups
+
+    def _manager(self, request: protocol.ChangeMembers, person: str | None, is_root: bool) -> str | None:
+        """Say for whom a change of members is asked; None for root."""
+        if person is not None:
+            if request.manager not in (None, person):
+                raise AccountRefused(Refusal.NOT_ALLOWED, f"{person} may not speak for {request.manager}")
+            manager = person
+        elif request.manager is not None:
+            manager = request.manager
+        elif is_root:
+            return None
+        else:
+            raise AccountRefused(Refusal.NOT_ALLOWED, "the hub must say for which manager it asks")
+        account = self._ledger.find(manager)
+        if account is not None:
+            self._require_open(account)
+            machine.own_entry(account)
+        return manager

@@ -1,0 +1,60 @@
+"""Homes: made once, whole, and never over something that is there.
+
+The one rule: a home that is missing though its account exists is not made anew; its file system is not mounted, most
+likely.
+"""
+
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from labstead.errors import AccountRefused, Refusal
+
+
+def require(entry: pwd.struct_passwd) -> None:
+    """Refuse somebody whose home is missing or not theirs."""
+    home = Path(entry.pw_dir)
+    if not home.is_dir():
+        raise AccountRefused(Refusal.FAILED, f"the home {home} is missing; is its file system mounted?")
+    if home.stat().st_uid != entry.pw_uid:
+        raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
+
+
+def make(home: Path, uid: int, gid: int, skeleton: Path) -> None:
+    """Make a home where nothing is, beside its place, and move it there when it is whole."""
+    if home.exists() or home.is_symlink():
+        return
+    new = home.with_name(f".{home.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    shutil.copytree(skeleton, new, symlinks=True, dirs_exist_ok=True)
+    for folder, _, files in os.walk(new):
+        for path in (Path(folder), *(Path(folder, file) for file in files)):
+            os.chown(path, uid, gid, follow_symlinks=False)
+    new.chmod(0o700)
+    new.rename(home)
+
+
+def removed(root: Path, number: int) -> Path:
+    """Say where the home of a removed account waits to be archived or deleted, or the folder of a removed group."""
+    return root / f".removed-{number}"
+
+
+def require_room(root: Path, number: int) -> None:
+    """Refuse where something is in the place of `removed`."""
+    if (place := removed(root, number)).exists():
+        raise AccountRefused(Refusal.FAILED, f"{place} is in the way; archive or delete it first")
+
+
+def set_aside(folder: Path, number: int) -> None:
+    """Move a home or a group's folder to `removed`, as far as it is there."""
+    if folder.is_dir() and not folder.is_symlink():
+        require_room(folder.parent, number)
+        folder.rename(removed(folder.parent, number))
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder that no longer belongs to anybody."""
+    if folder.exists():
+        shutil.rmtree(folder)

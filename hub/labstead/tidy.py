@@ -1,0 +1,366 @@
+"""What each day asks for: accounts are closed on their day, later archived and, if the site wants it, deleted; shares
+end; disk use is measured.
+
+The one rule: nothing happens in silence. Each step is a line in the journal and, where a relay is set, in a mail to
+the administrators; people are told before it happens. One step that fails keeps none of the others from being done.
+"""
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from labstead import administration, archive, mail, settings, usage
+from labstead.accounts import machine
+from labstead.accounts.protocol import Account
+from labstead.administration import Site
+from labstead.errors import LabsteadError
+from labstead.identity import FIRST_PERSON
+from labstead.peer import HUB_USER
+from labstead.settings import Accounts
+
+STATE = Path("/var/lib/labstead/tidy.json")
+"""Who has been told of which day."""
+
+_SHARES = Path(".local/share/labstead/shares.json")
+_SHARE_SECONDS = 60
+_MOST_LINES, _LINE_LENGTH = 20, 300
+"""How much a person's own files can make this program say of them."""
+_DU_SECONDS = 4 * 3600
+_MEND_SECONDS = 2 * 3600
+
+
+class Line(BaseModel):
+    """One thing that was done, or that failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    words: str
+    failed: bool = False
+
+
+class _State(BaseModel):
+    """tidy.json."""
+
+    warned: dict[int, date] = {}
+    """Day of expiry of which somebody was told, by uid."""
+
+
+def _read_state(path: Path) -> _State:
+    try:
+        return _State.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return _State()
+
+
+def _write(path: Path, text: str, mode: int, group: int = 0) -> None:
+    """Put a file in place whole."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    new.rename(path)
+
+
+def run(check: bool = False) -> Iterator[Line]:
+    """Do what the day asks for.
+
+    :param check: only say what would be done
+    """
+    yield from Tidying(Site(), settings.load_accounts(), date.today(), check).run()
+
+
+class Tidying:
+    """One day's work.
+
+    :param site: the parts of the hub
+    :param accounts: accounts.yml
+    :param today: the day
+    :param check: whether only to say what would be done
+    :param state: see `STATE`
+    """
+
+    def __init__(
+        self, site: Site, accounts: Accounts, today: date, check: bool = False, state: Path | None = None
+    ) -> None:
+        self._site = site
+        self._settings = accounts
+        self._today = today
+        self._check = check
+        self._state_file = state or STATE
+        self._state = _read_state(self._state_file)
+        self._lines: list[Line] = []
+
+    def run(self) -> Iterator[Line]:
+        """Do it, line by line."""
+        people = [account for account in self._site.accounts.accounts() if account.kind != "canary"]
+        steps = (self._close(people), self._warn(people), self._archive(people), self._leftovers(), self._delete())
+        for step in steps:
+            yield from self._noted(step)
+        if self._check:
+            return
+        yield from self._noted(self._end_shares(people))
+        yield from self._noted(self._mend_folders())
+        yield from self._noted(self._measure(people))
+        yield from self._noted(self._tell_administrators())
+
+    def _noted(self, lines: Iterable[Line]) -> Iterator[Line]:
+        for line in lines:
+            self._lines.append(line)
+            yield line
+
+    @contextmanager
+    def _failing(self, what: str, lines: list[Line]) -> Iterator[None]:
+        """Turn an error into a line."""
+        try:
+            yield
+        except (LabsteadError, OSError, subprocess.SubprocessError) as error:
+            lines.append(Line(words=f"{what}: {' '.join(str(error).split())}", failed=True))
+
+    def _mail(self, messages: list[EmailMessage]) -> list[Line]:
+        problem = self._site.send(messages)
+        return [Line(words=problem, failed=True)] if problem else []
+
+    # --- the life of an account
+
+    def _archive_day(self, account: Account) -> date | None:
+        days = self._settings.archive_after_days
+        if account.expires is None or days is None or account.kind != "created":
+            return None
+        return account.expires + timedelta(days=days)
+
+    def _close(self, people: Iterable[Account]) -> Iterator[Line]:
+        """Close the accounts whose day has come."""
+        for account in people:
+            if account.expires is None or account.expires > self._today:
+                continue
+            lines: list[Line] = []
+            with self._failing(account.name, lines):
+                if self._check:
+                    # The service says `expired` whether that was written down or not; who is closed today is told.
+                    if account.expires == self._today:
+                        yield Line(words=f"{account.name}: closed, expired on {account.expires}")
+                    continue
+                closed = self._site.accounts.expire(account.name, account.expires)
+                if closed.changed:
+                    lines.append(Line(words=f"{account.name}: closed, expired on {account.expires}"))
+                    if problem := administration.close(self._site, closed):
+                        lines.append(Line(words=problem, failed=True))
+                    hub, day = self._site.hub, self._archive_day(account)
+                    lines += self._mail(mail.expired(hub, account.name, account.email, day))
+            yield from lines
+
+    def _warn(self, people: Iterable[Account]) -> Iterator[Line]:
+        """Tell people once of the day on which their account will be closed."""
+        soon = self._today + timedelta(days=self._settings.warn_days)
+        warned: dict[int, date] = {}
+        for account in people:
+            if account.expires is None or not self._today < account.expires <= soon:
+                continue
+            if self._state.warned.get(account.uid) == account.expires:
+                warned[account.uid] = account.expires
+                continue
+            days = (account.expires - self._today).days
+            when = "tomorrow" if days == 1 else f"in {days} days"
+            yield Line(words=f"{account.name}: closes on {account.expires}, {when}")
+            if self._check:
+                continue
+            problems = self._mail(mail.expires_soon(self._site.hub, account.name, account.email, account.expires))
+            yield from problems
+            if not problems:
+                warned[account.uid] = account.expires
+        if not self._check and warned != self._state.warned:
+            self._state = _State(warned=warned)
+            _write(self._state_file, self._state.model_dump_json() + "\n", 0o600)
+
+    def _archive(self, people: Iterable[Account]) -> Iterator[Line]:
+        """Remove the accounts that have been closed for long enough, their homes into archives."""
+        for account in people:
+            day = self._archive_day(account)
+            if day is None or day > self._today:
+                continue
+            lines: list[Line] = []
+            with self._failing(account.name, lines):
+                self._require_removable(account)
+                words = f"{account.name}: removed (uid {account.uid}), expired on {account.expires}"
+                if self._check:
+                    lines.append(Line(words=words))
+                else:
+                    gone = administration.remove(self._site, account)
+                    file = archive.archive_home(self._settings, gone)
+                    lines.append(Line(words=f"{words}; home in {file}"))
+                    lines += self._mail(
+                        mail.archived(self._site.hub, account.name, account.email, self._deletion_day())
+                    )
+            yield from lines
+
+    def _require_removable(self, account: Account) -> None:
+        if account.name in self._site.hub.admins:
+            raise LabsteadError("it is an administrator's and is not removed; take the name out of hub_admins first")
+        if processes := machine.processes_of(account.uid):
+            raise LabsteadError(f"it is not removed while processes of theirs run ({processes[0]}, …)")
+        archive.require_nothing_mounted(self._settings.home_root / account.name)
+
+    def _deletion_day(self) -> date | None:
+        days = self._settings.remove_after_days
+        return None if days is None else self._today + timedelta(days=days)
+
+    def _leftovers(self) -> Iterator[Line]:
+        """Archive what removals that were cut off left."""
+        homes, folders = (archive.leftovers(root) for root in (self._settings.home_root, self._settings.group_root))
+        gone = {account.uid: account for account in self._site.accounts.accounts(retired=True)} if homes else {}
+        for uid in homes:
+            lines: list[Line] = []
+            with self._failing(f"{self._settings.home_root}/.removed-{uid}", lines):
+                if uid not in gone:
+                    raise LabsteadError("the ledger does not know whose home this was; look at it and delete it")
+                words = f"{gone[uid].name}: home that was left of a removal"
+                if not self._check:
+                    words += f", now in {archive.archive_home(self._settings, gone[uid])}"
+                lines.append(Line(words=words))
+            yield from lines
+        for gid in folders:
+            lines = []
+            with self._failing(f"{self._settings.group_root}/.removed-{gid}", lines):
+                words = f"group {gid}: folder that was left of a removal"
+                if not self._check:
+                    words += f", now in {archive.archive_lost_folder(self._settings, gid)}"
+                lines.append(Line(words=words))
+            yield from lines
+
+    def _delete(self) -> Iterator[Line]:
+        """Delete archives that were kept for long enough."""
+        for old in archive.archives(self._settings):
+            if old.delete_on is None or old.delete_on > self._today:
+                continue
+            lines: list[Line] = []
+            with self._failing(str(old.file), lines):
+                if not self._check:
+                    old.file.unlink()
+                lines.append(
+                    Line(words=f"{old.name}: archive {old.file} deleted (uid {old.uid}, of {old.archived_on})")
+                )
+            yield from lines
+
+    # --- shares and disk use
+
+    def _homes(self, people: Iterable[Account]) -> Iterator[tuple[Account, pwd.struct_passwd]]:
+        for account in people:
+            entry = machine.user(account.name)
+            if entry is not None and entry.pw_uid == account.uid and Path(entry.pw_dir).is_dir():
+                yield account, entry
+
+    def _end_shares(self, people: Iterable[Account]) -> Iterator[Line]:
+        """Have everybody end the shares whose day has come, as themselves."""
+        program = Path(sys.executable).with_name("share")
+        for account, entry in self._homes(people):
+            if not Path(entry.pw_dir, _SHARES).exists():
+                continue
+            try:
+                said = _as_person(entry, [str(program), "expire"])
+            except (LabsteadError, OSError, subprocess.SubprocessError) as error:
+                # What somebody did to their own list of shares is no failure of the machine's.
+                said = [f"not ended: {error}"]
+            for words in said[:_MOST_LINES]:
+                yield Line(words=f"shares of {account.name}: {_plain(words)}")
+
+    def _mend_folders(self) -> Iterator[Line]:
+        """Give to the groups what came into their folders with rights of its own; see `labstead_session.groups`."""
+        for group in self._site.accounts.groups():
+            if Path(group.folder).is_dir():
+                lines: list[Line] = []
+                with self._failing(group.folder, lines):
+                    _run_idle([sys.executable, "-I", "-m", "labstead_session.groups", group.folder], _MEND_SECONDS)
+                yield from lines
+
+    def _measure(self, people: Iterable[Account]) -> Iterator[Line]:
+        """Measure what homes and group folders take up."""
+        lines: list[Line] = []
+        homes, groups = {}, {}
+        for account, entry in self._homes(people):
+            with self._failing(f"disk use of {account.name}", lines):
+                homes[account.name] = _disk_use(entry.pw_dir)
+        for group in self._site.accounts.groups():
+            if Path(group.folder).is_dir():
+                with self._failing(f"disk use of {group.folder}", lines):
+                    groups[group.name] = _disk_use(group.folder)
+        with self._failing(str(usage.FILE), lines):
+            found = usage.Usage(measured_at=datetime.now(UTC), homes=homes, groups=groups)
+            _write(usage.FILE, found.model_dump_json() + "\n", 0o640, pwd.getpwnam(HUB_USER).pw_gid)
+        yield from lines
+
+    def _tell_administrators(self) -> Iterator[Line]:
+        if self._lines:
+            words = ["What was done today:", "\n".join(line.words for line in self._lines)]
+            yield from self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
+
+
+def _plain(words: str) -> str:
+    """Give text that holds names which somebody chose as one short line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)[:_LINE_LENGTH]
+
+
+def _as_person(entry: pwd.struct_passwd, command: list[str]) -> list[str]:
+    """Run a command as somebody, for a bounded time, and give the lines that it prints."""
+    groups = [gid for gid in os.getgrouplist(entry.pw_name, entry.pw_gid) if gid >= FIRST_PERSON]
+    done = subprocess.run(
+        command,
+        user=entry.pw_uid,
+        group=entry.pw_gid,
+        extra_groups=groups,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_SHARE_SECONDS,
+        check=False,
+        cwd="/",
+        umask=0o077,
+        start_new_session=True,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": entry.pw_dir,
+            "USER": entry.pw_name,
+            "LOGNAME": entry.pw_name,
+        },
+    )
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LabsteadError(words[-1])
+    return [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+
+
+def _disk_use(folder: str) -> int:
+    """Measure what a folder takes up on its disk, in bytes."""
+    command = ["du", "--summarize", "--one-file-system", "--block-size=1", "--", folder]
+    # Files that vanish meanwhile make du complain, but not miscount.
+    number = _run_idle(command, _DU_SECONDS, may_fail=True).split(maxsplit=1)
+    if not number:
+        raise LabsteadError(f"du could not measure {folder}")
+    return int(number[0])
+
+
+def _run_idle(command: list[str], seconds: int, may_fail: bool = False) -> bytes:
+    """Run a command without getting in anybody's way, and give what it prints."""
+    done = subprocess.run(
+        ["nice", "-n19", "ionice", "-c3", *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+        cwd="/",
+    )
+    if done.returncode and not may_fail:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LabsteadError(words[-1])
+    return done.stdout

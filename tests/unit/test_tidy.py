@@ -1,0 +1,290 @@
+"""What each day asks for, with a site that only notes what it is asked."""
+
+import functools
+import json
+import os
+import pwd
+import sys
+from datetime import date, timedelta
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labstead import administration, archive, tidy, usage
+from labstead.accounts import homes, machine
+from labstead.accounts.protocol import Account, Group
+from labstead.errors import LabsteadError
+from labstead.settings import Accounts, Hub, Mail
+from labstead.tidy import Tidying
+
+TODAY = date(2026, 11, 20)
+DAY = timedelta(days=1)
+
+
+def person(name: str, uid: int, expires: date | None = None, **more: Any) -> Account:
+    about = {"kind": "created", "state": "active", "created_at": "2026-01-01", "email": f"{name}@example.org", **more}
+    return Account.model_validate({"name": name, "uid": uid, "gid": uid, "expires": expires, **about})
+
+
+class Ledger:
+    """What the accounts service would answer."""
+
+    def __init__(self, *people: Account) -> None:
+        self.people = {account.name: account for account in people}
+        self.gone: list[Account] = []
+        self.shared: tuple[Group, ...] = ()
+
+    def accounts(self, retired: bool = False) -> tuple[Account, ...]:
+        return tuple(self.gone) if retired else tuple(self.people.values())
+
+    def groups(self) -> tuple[Group, ...]:
+        return self.shared
+
+    def expire(self, name: str, day: date) -> Account:
+        before = self.people[name]
+        self.people[name] = before.model_copy(update={"locked": "expired", "expires": day})
+        return self.people[name].model_copy(update={"changed": before.locked == ""})
+
+
+class Site(administration.Site):
+    """A site without a hub."""
+
+    def __init__(self, ledger: Ledger, admins: tuple[str, ...] = ("boss",)) -> None:
+        super().__init__(ledger)  # type: ignore[arg-type]
+        self.mails: list[EmailMessage] = []
+        self.put_outs: list[str] = []
+        self.relay_is_down = False
+        self._admins = admins
+
+    @functools.cached_property
+    def hub(self) -> Hub:
+        relay = Mail(relay="relay", sender="hub@example.org", admins=("boss@example.org",))
+        return Hub(url="https://hub.example.org", address="127.0.0.1", admins=self._admins, mail=relay)
+
+    def put_out(self, name: str) -> None:
+        self.put_outs.append(name)
+
+    def send(self, messages: Any) -> str | None:
+        if self.relay_is_down:
+            return "mail: relay is down"
+        self.mails += messages
+        return None
+
+    def subjects(self, to: str) -> list[str]:
+        return [str(mail["Subject"]) for mail in self.mails if mail["To"] == to]
+
+
+@pytest.fixture(autouse=True)
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in ("home", "groups"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(machine, "processes_of", lambda _: ())
+    monkeypatch.setattr(machine, "user", lambda _: None)
+    monkeypatch.setattr(usage, "FILE", tmp_path / "usage.json")
+    monkeypatch.setattr(tidy, "HUB_USER", pwd.getpwuid(os.getuid()).pw_name)
+
+    def remove(site: Site, account: Account) -> Account:
+        gone = site.accounts.people.pop(account.name)  # type: ignore[attr-defined]
+        site.accounts.gone.append(gone)  # type: ignore[attr-defined]
+        homes.set_aside(tmp_path / "home" / account.name, account.uid)
+        return account
+
+    monkeypatch.setattr(administration, "remove", remove)
+    return tmp_path
+
+
+def settings(host: Path, **more: Any) -> Accounts:
+    places = {"home_root": host / "home", "group_root": host / "groups", "archive_root": host / "archive"}
+    return Accounts.model_validate({**places, **more})
+
+
+def run(site: Site, host: Path, today: date = TODAY, check: bool = False, **more: Any) -> list[tidy.Line]:
+    return list(Tidying(site, settings(host, **more), today, check, host / "tidy.json").run())
+
+
+def test_a_day_without_anything_to_do_says_nothing(host: Path) -> None:
+    site = Site(Ledger(person("anna", 20000), person("ben", 20001, TODAY + 100 * DAY)))
+    assert run(site, host) == []
+    assert site.mails == []
+    assert json.loads((host / "usage.json").read_text())["homes"] == {}
+
+
+def test_people_are_warned_once(host: Path) -> None:
+    site = Site(Ledger(person("anna", 20000, TODAY + 14 * DAY)))
+    assert run(site, host, TODAY - DAY) == []
+    assert [line.words for line in run(site, host)] == ["anna: closes on 2026-12-04, in 14 days"]
+    assert site.subjects("anna@example.org") == ["labstead: your account closes on 2026-12-04"]
+    assert len(site.subjects("boss@example.org")) == 1
+    assert run(site, host, TODAY + DAY) == []
+    # Another day is another warning.
+    site.accounts.people["anna"] = person("anna", 20000, TODAY + 2 * DAY)  # type: ignore[attr-defined]
+    assert [line.words for line in run(site, host, TODAY + DAY)] == ["anna: closes on 2026-11-22, tomorrow"]
+
+
+def test_a_warning_that_was_not_sent_is_sent_the_next_day(host: Path) -> None:
+    site = Site(Ledger(person("anna", 20000, TODAY + 5 * DAY)))
+    site.relay_is_down = True
+    assert [line.failed for line in run(site, host)] == [False, True, True]
+    site.relay_is_down = False
+    assert [line.words for line in run(site, host, TODAY + DAY)] == ["anna: closes on 2026-11-25, in 4 days"]
+
+
+def test_an_account_is_closed_on_its_day_once_and_its_owner_told(host: Path) -> None:
+    site = Site(Ledger(person("anna", 20000, TODAY)))
+    assert [line.words for line in run(site, host)] == ["anna: closed, expired on 2026-11-20"]
+    assert site.put_outs == ["anna"]
+    assert site.subjects("anna@example.org") == ["labstead: your account is closed"]
+    assert run(site, host, TODAY + DAY) == []
+
+
+def expired(name: str = "anna", uid: int = 20000, **more: Any) -> Account:
+    return person(name, uid, TODAY - 30 * DAY, locked="expired", **more)
+
+
+def test_a_closed_account_is_archived_and_the_archive_later_deleted(host: Path) -> None:
+    (host / "home" / "anna").mkdir()
+    (host / "home" / "anna" / "notes").write_text("x")
+    site = Site(Ledger(expired()))
+    assert run(site, host, TODAY - DAY, remove_after_days=10) == []
+    (line,) = run(site, host, remove_after_days=10)
+    file = host / "archive" / "anna-20000.tar.gz"
+    assert line.words == f"anna: removed (uid 20000), expired on 2026-10-21; home in {file}"
+    assert file.is_file()
+    assert site.subjects("anna@example.org") == ["labstead: your account was removed"]
+    assert run(site, host, TODAY + DAY, remove_after_days=10) == []
+    os.utime(file, (1_000_000_000, 1_000_000_000))  # 9 September 2001
+    assert run(site, host) == []  # never, unless the site says when
+    (line,) = run(site, host, remove_after_days=10)
+    assert "archive" in line.words
+    assert "deleted" in line.words
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("account", "days"), [(expired(kind="linked"), 30), (expired(), None), (person("anna", 20000, locked="locked"), 30)]
+)
+def test_what_is_not_labsteads_or_not_expired_is_not_removed(host: Path, account: Account, days: int | None) -> None:
+    site = Site(Ledger(account))
+    run(site, host, TODAY + 1000 * DAY, archive_after_days=days)
+    assert site.accounts.gone == []  # type: ignore[attr-defined]
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_done(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(Ledger(expired("boss", 20001), expired("carla", 20002), expired()))
+    monkeypatch.setattr(machine, "processes_of", lambda uid: (4711,) if uid == 20002 else ())
+    lines = run(site, host)
+    assert [(line.words.split(":")[0], line.failed) for line in lines] == [
+        ("boss", True),
+        ("carla", True),
+        ("anna", False),
+    ]
+    assert "is an administrator" in lines[0].words
+    assert "4711" in lines[1].words
+
+
+def test_only_saying_changes_nothing(host: Path) -> None:
+    (host / "home" / "anna").mkdir()
+    (host / "home" / ".removed-20007").mkdir()
+    site = Site(Ledger(expired(), person("ben", 20001, TODAY), person("carla", 20002, TODAY + DAY)))
+    site.accounts.gone.append(person("doro", 20007))  # type: ignore[attr-defined]
+    words = [line.words for line in run(site, host, check=True)]
+    assert words == [
+        "ben: closed, expired on 2026-11-20",
+        "carla: closes on 2026-11-21, tomorrow",
+        "anna: removed (uid 20000), expired on 2026-10-21",
+        "doro: home that was left of a removal",
+    ]
+    assert site.mails == site.put_outs == []
+    assert sorted(path.name for path in host.iterdir()) == ["groups", "home"]
+    assert (host / "home" / "anna").is_dir()
+
+
+def test_what_a_cut_off_removal_left_is_archived(host: Path) -> None:
+    (host / "home" / ".removed-20007").mkdir()
+    (host / "home" / ".removed-20008").mkdir()
+    (host / "groups" / ".removed-20009").mkdir()
+    site = Site(Ledger())
+    site.accounts.gone.append(person("doro", 20007))  # type: ignore[attr-defined]
+    lines = run(site, host)
+    assert [line.failed for line in lines] == [False, True, False]
+    assert "does not know whose home" in lines[1].words
+    assert (host / "archive" / "doro-20007.tar.gz").is_file()
+    assert (host / "archive" / "groups" / "group-20009.tar.gz").is_file()
+
+
+def me(host: Path) -> pwd.struct_passwd:
+    own = pwd.getpwuid(os.getuid())
+    return pwd.struct_passwd(("anna", "x", own.pw_uid, own.pw_gid, "", str(host / "home" / "anna"), "/bin/sh"))
+
+
+def test_disk_use_is_measured(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("home/anna", "groups/ocean"):
+        (host / folder).mkdir()
+        (host / folder / "data").write_bytes(b"x" * 100_000)
+    entry = me(host)
+    monkeypatch.setattr(machine, "user", lambda _: entry)
+    ledger = Ledger(person("anna", entry.pw_uid))
+    ledger.shared = (
+        Group(
+            name="ocean",
+            gid=20009,
+            kind="created",
+            folder=str(host / "groups" / "ocean"),
+            members=(),
+            declared=(),
+            managers=(),
+            created_at="",
+        ),
+    )
+    mended: list[str] = []
+    real = tidy._run_idle
+
+    def run_idle(command: list[str], *args: Any, **kwargs: Any) -> bytes:
+        if "labstead_session.groups" in command:
+            mended.append(command[-1])
+            return b""
+        return real(command, *args, **kwargs)
+
+    monkeypatch.setattr(tidy, "_run_idle", run_idle)
+    assert run(Site(ledger), host) == []
+    assert mended == [str(host / "groups" / "ocean")]
+    found = usage.read(host / "usage.json")
+    assert found.measured_at is not None
+    assert 100_000 <= found.homes["anna"] < 200_000
+    assert 100_000 <= found.groups["ocean"] < 200_000
+    assert (host / "usage.json").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody")
+def test_shares_are_ended_as_the_person_whose_they_are(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = host / "home" / "anna" / ".local/share/labstead/shares.json"
+    shares.parent.mkdir(parents=True)
+    shares.write_text("{}")
+    program = host / "bin" / "share"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\n[ "$1" = expire ] && echo "$HOME $USER $(id -u) $(id -G) $(pwd)"\n')
+    for path in (host / "bin", program):
+        path.chmod(0o755)
+    for parent in host.parents[:3]:
+        parent.chmod(0o755)
+    host.chmod(0o755)
+    entry = pwd.struct_passwd(("anna", "x", 20000, 20000, "", str(host / "home" / "anna"), "/bin/sh"))
+    monkeypatch.setattr(machine, "user", lambda _: entry)
+    monkeypatch.setattr(sys, "executable", str(host / "bin" / "python"))
+    monkeypatch.setattr(os, "getgrouplist", lambda _name, gid: [gid, 998, 20009])
+    (line,) = run(Site(Ledger(person("anna", 20000))), host)
+    assert line.words == f"shares of anna: {host}/home/anna anna 20000 20000 20009 /"
+    program.write_text("#!/bin/sh\nprintf 'bad \\033[1mlist\\n' >&2; exit 1\n")
+    (line,) = run(Site(Ledger(person("anna", 20000))), host)
+    assert (line.words, line.failed) == ("shares of anna: not ended: bad ?[1mlist", False)
+
+
+def test_errors_are_lines(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise LabsteadError("tar: No space left\non device")
+
+    monkeypatch.setattr(archive, "archive_home", fail)
+    (line,) = run(Site(Ledger(expired())), host)
+    assert (line.words, line.failed) == ("anna: tar: No space left on device", True)
