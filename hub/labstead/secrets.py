@@ -5,10 +5,17 @@ The one rule: a secret never passes through Ansible, an argument list or a log, 
 
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 DIRECTORY = Path("/etc/labstead/secrets")
+
+COMMAND_TOKEN = "LABSTEAD_COMMAND_TOKEN"  # noqa: S105 - the name of an environment variable
+"""With which root's commands ask the hub to stop servers and to forget people."""
+
+MAX_PASSWORD_BYTES = 72
+"""bcrypt reads no further; bcrypt 5 refuses longer ones with an exception."""
 
 _TOKEN_BYTES = 32
 #: Without letters and digits that look alike, since people type it once.
@@ -53,7 +60,7 @@ def ensure(directory: Path = DIRECTORY) -> list[str]:
     known = _read_environment(hub)
     tokens = {
         name: known.get(name) or secrets.token_hex(_TOKEN_BYTES)
-        for name in ("CONFIGPROXY_AUTH_TOKEN", "LABSTEAD_SELFCHECK_TOKEN")
+        for name in ("CONFIGPROXY_AUTH_TOKEN", "LABSTEAD_SELFCHECK_TOKEN", COMMAND_TOKEN)
     }
     wanted = {hub: tokens, proxy: {"CONFIGPROXY_AUTH_TOKEN": tokens["CONFIGPROXY_AUTH_TOKEN"]}}
     return [path.name for path, variables in wanted.items() if _ensure_file(path, variables)]
@@ -62,6 +69,21 @@ def ensure(directory: Path = DIRECTORY) -> list[str]:
 def selfcheck_token(directory: Path = DIRECTORY) -> str:
     """Give the token with which the self-check asks the hub to remove its user."""
     return _read_environment(directory / "hub.env")["LABSTEAD_SELFCHECK_TOKEN"]
+
+
+def command_token(directory: Path = DIRECTORY) -> str:
+    """Give the token with which root's commands ask the hub; empty where site.yml has not made it yet."""
+    return _read_environment(directory / "hub.env").get(COMMAND_TOKEN, "")
+
+
+def of_site(name: str, directory: Path = DIRECTORY) -> str:
+    """Give a secret that the inventory brought (site.env); empty where there is none that the caller may read."""
+    try:
+        text = (directory / "site.env").read_text(encoding="utf-8")
+    except (FileNotFoundError, PermissionError):
+        return ""
+    words = dict(word.split("=", 1) for word in shlex.split(text, comments=True) if "=" in word)
+    return words.get(name, "")
 
 
 def new_password() -> str:

@@ -27,7 +27,7 @@ from labstead import secrets
 from labstead.accounts.client import Client
 from labstead.accounts.protocol import Account
 from labstead.errors import LabsteadError
-from labstead.hub import database
+from labstead.hub import login_protocol
 from labstead.names import CANARY
 
 _TLS = Path("/etc/labstead/tls")
@@ -316,7 +316,7 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
         password = secrets.new_password()
         with step("account"):
             account = accounts.make_canary()
-            database.run_as_hub(CANARY, password, replace=True)
+            login_protocol.set_login(CANARY, password, replace=True)
         with step("log-in"):
             participant.log_in(CANARY, password)
         with step("session"):

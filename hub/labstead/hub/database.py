@@ -1,27 +1,38 @@
 """Log-ins made from the command line, in the hub's own database.
 
-The one rule: it runs as the hub's user, like the hub itself, and takes passwords from standard input only. Root
-calls it through `run_as_hub`; the hub may be running or not.
+The one rule: it runs as the hub's user, like the hub itself, and takes passwords from standard input only; see
+`labstead.hub.login_protocol` for what is asked and by whom.
 """
 
-import json
-import subprocess
+import logging
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import bcrypt
 from jupyterhub import dbutil, orm
 from nativeauthenticator.orm import UserInfo
 from sqlalchemy import inspect
+from sqlalchemy.orm import Session
 
-from labstead.errors import LabsteadError
-from labstead.peer import HUB_USER
+from labstead.hub import logins
+from labstead.hub.login_protocol import (
+    DIRECTORY,
+    Authorize,
+    DeleteLogin,
+    Everybody,
+    Invite,
+    Reply,
+    Request,
+    SetLogin,
+    replies_adapter,
+    requests_adapter,
+)
+from labstead.hub.logins import Invitation
 
-DIRECTORY = Path("/var/lib/labstead/hub")
-"""The hub's working directory."""
-
-_TIMEOUT_SECONDS = 120
+log = logging.getLogger("labstead.database")
 
 
 def url(directory: Path = DIRECTORY) -> str:
@@ -29,63 +40,59 @@ def url(directory: Path = DIRECTORY) -> str:
     return f"sqlite:///{directory}/jupyterhub.sqlite"
 
 
-def _open(db_url: str) -> Any:
-    dbutil.upgrade_if_needed(db_url)
+@contextmanager
+def opened(db_url: str) -> Iterator[Session]:
+    """Open the hub's database; a new release brings its own schema."""
+    dbutil.upgrade_if_needed(db_url, log=log)
     session = orm.new_session_factory(db_url)()
-    if not inspect(session.bind).has_table(UserInfo.__tablename__):
-        UserInfo.__table__.create(session.bind)
-    return session
-
-
-def set_login(name: str, password: str, replace: bool, db_url: str | None = None) -> bool:
-    """Make an approved log-in.
-
-    :param replace: whether an existing one gets the new password; else it is left as it is
-    :return: whether anything was written
-    """
-    session = _open(db_url or url())
     try:
-        info = UserInfo.find(session, name)
-        if info is not None and info.is_authorized and not replace:
-            return False
-        if info is not None:
-            # A sign-up that nobody approved is not this person's: its password must not open the log-in.
-            session.delete(info)
-        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt())
-        session.add(UserInfo(username=name, password=hashed, is_authorized=True))
+        present = inspect(session.connection())
+        for table in (UserInfo.__table__, Invitation.__table__):
+            if not present.has_table(table.name):
+                table.create(session.connection())
         session.commit()
-        return True
+        yield session
     finally:
         session.close()
 
 
-def run_as_hub(name: str, password: str, replace: bool) -> bool:
-    """Call `set_login` in a process of the hub's user.
+def _hashes(requests: Sequence[Request]) -> list[bytes | None]:
+    """Hash the passwords among the requests; bcrypt does not hold Python's lock."""
+    words = [request.password if isinstance(request, SetLogin) else None for request in requests]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda word: None if word is None else logins.hashed(word), words))
 
-    :raises LabsteadError: when that process fails
-    """
-    done = subprocess.run(
-        # -I and a folder of root's: nothing that the hub's user may have left lying about is imported. A session of its
-        # own: the child does not reach the terminal of the administrator who called.
-        [sys.executable, "-I", "-m", "labstead.hub.database"],
-        start_new_session=True,
-        input=json.dumps({"name": name, "password": password, "replace": replace}),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
-        user=HUB_USER,
-        group=HUB_USER,
-        extra_groups=[],
-        cwd="/",
-        umask=0o077,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(DIRECTORY)},
-    )
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise LabsteadError(f"the hub's database: {words[-1]}")
-    return bool(json.loads(done.stdout.splitlines()[-1]))
+
+def _do(session: Session, request: Request, password_hash: bytes | None) -> Reply:
+    match request:
+        case SetLogin(name=name, replace=replace):
+            return Reply(changed=logins.set_login(session, name, password_hash, replace))
+        case Authorize(name=name):
+            return Reply(changed=logins.authorize(session, name))
+        case DeleteLogin(name=name):
+            return Reply(changed=logins.delete_login(session, name))
+        case Invite(name=name, days=days):
+            try:
+                return Reply(changed=True, token=logins.invite(session, name, days))
+            except KeyError:
+                return Reply()
+        case Everybody():
+            return Reply(logins=logins.everybody(session))
+
+
+def do(requests: Sequence[Request], db_url: str | None = None) -> list[Reply]:
+    """Do what requests ask, one after the other."""
+    hashes = _hashes(requests)
+    with opened(db_url or url()) as session:
+        return [_do(session, request, password) for request, password in zip(requests, hashes, strict=True)]
+
+
+def set_login(name: str, password: str, replace: bool, db_url: str | None = None) -> bool:
+    """Make an approved log-in; see `SetLogin`."""
+    return do([SetLogin(name=name, password=password, replace=replace)], db_url)[0].changed
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(set_login(**json.load(sys.stdin))) + "\n")
+    logging.basicConfig(level=logging.WARNING)
+    sys.stdout.write(replies_adapter.dump_json(do(requests_adapter.validate_json(sys.stdin.buffer.read()))).decode())
+    sys.stdout.write("\n")
