@@ -63,6 +63,8 @@ def environment(person: Identity, image_spec: str, settings: Sessions) -> dict[s
         "JUPYTER_RUNTIME_DIR": f"{runtime_dir(person)}/jupyter",
         "DATA": str(settings.data_root),
     }
+    if person.folders:
+        variables["GROUP_FOLDERS"] = ":".join(str(folder) for folder in person.folders)
     if settings.ca_bundle is not None:
         # Each of these is read by some program that does not look at the system's own certificates.
         for variable in (
@@ -93,6 +95,7 @@ def _mounts(person: Identity, settings: Sessions) -> list[dict[str, Any]]:
     mounts = [
         _bind(str(settings.home_root), str(settings.home_root), read_only=True),
         _bind(str(person.home), str(person.home), read_only=False),
+        *(_bind(str(folder), str(folder), read_only=False) for folder in person.folders),
         _bind(str(settings.data_root), str(settings.data_root), read_only=True),
         _bind(str(files / "passwd"), "/etc/passwd", read_only=True),
         _bind(str(files / "group"), "/etc/group", read_only=True),
@@ -107,7 +110,7 @@ def container(
 ) -> dict[str, Any]:
     """Make the body of the ContainerCreate call for a session.
 
-    :param person: whose session it is
+    :param person: whose session it is, with the folders of their groups
     :param image: reference of one of the allowed images
     :param cmd: command line, wrapped by `command`
     :param env: environment, as `NAME=value`
@@ -179,7 +182,7 @@ def checked(body: object, name: str, person: Identity, settings: Sessions) -> di
 
     :param body: what was asked for, parsed from JSON
     :param name: the name that the container is to bear
-    :param person: whom the body names, looked up by the caller
+    :param person: whom the body names, with the folders of their groups, looked up by the caller
     :return: the body to send on; equal to the one asked for, but made here
     :raises ContractViolation: with the first difference
     """

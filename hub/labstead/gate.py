@@ -119,8 +119,9 @@ async def _create(request: web.Request) -> web.Response:
     user = contract.user_of(body.get("Labels")) if isinstance(body, dict) else None
     if user is None:
         raise contract.ContractViolation(f"the label {contract.LABEL_USER} is missing")
-    name = request.query.get("name", "")
-    good = contract.checked(body, name, identity.look_up(user), request.app[_SETTINGS])
+    name, sessions = request.query.get("name", ""), request.app[_SETTINGS]
+    person = identity.with_folders(identity.look_up(user), sessions.group_root)
+    good = contract.checked(body, name, person, sessions)
     if not _was_opened(user):
         raise contract.ContractViolation(f"the accounts service has not opened a session of {user}")
     log.info("create %s", name)

@@ -66,6 +66,22 @@ def test_mounts_are_the_own_home_writable_and_all_else_read_only() -> None:
     }
 
 
+def test_group_folders_are_writable_at_their_own_paths() -> None:
+    person = PERSON.model_copy(update={"folders": (Path("/groups/ice"), Path("/groups/ocean"))})
+    asked = contract.container(person, "labstead/base:1", [], [], SETTINGS)
+    added = [mount for mount in asked["HostConfig"]["Mounts"] if mount not in body()["HostConfig"]["Mounts"]]
+    assert [(mount["Source"], mount["Target"], mount["ReadOnly"]) for mount in added] == [
+        ("/groups/ice", "/groups/ice", False),
+        ("/groups/ocean", "/groups/ocean", False),
+    ]
+    assert contract.checked(asked, NAME, person, SETTINGS) == asked
+    assert contract.environment(person, "x", SETTINGS)["GROUP_FOLDERS"] == "/groups/ice:/groups/ocean"
+    assert "GROUP_FOLDERS" not in contract.environment(PERSON, "x", SETTINGS)
+    # Somebody who is not in the groups gets none of them, whatever the hub asks for.
+    with pytest.raises(contract.ContractViolation, match=r"HostConfig\.Mounts differs"):
+        contract.checked(asked, NAME, PERSON, SETTINGS)
+
+
 def test_the_environment_tells_who_and_where() -> None:
     variables = contract.environment(PERSON, "labstead/base:1@sha256:ab", SETTINGS)
     expected = {"HOME": "/home/anna", "USER": "anna", "LOGNAME": "anna", "SHELL": "/bin/bash", "DATA": "/data"}

@@ -118,6 +118,23 @@ def test_a_session_of_the_contract_is_created(run: Callable[..., None]) -> None:
     run(test)
 
 
+def test_a_group_folder_is_the_one_that_the_gate_finds(
+    tmp_path: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = (tmp_path / "ocean",)
+    monkeypatch.setattr(identity, "with_folders", lambda person, _: person.model_copy(update={"folders": folders}))
+    path = "/containers/create?name=labstead-session-anna"
+
+    async def test(hub: Hub) -> None:
+        for found, expected in ((folders, 200), ((), 403), ((tmp_path / "ice",), 403)):
+            person = PERSON.model_copy(update={"folders": found})
+            asked = contract.container(person, "labstead/base:1", ["x"], ["A=b"], SESSIONS)
+            assert (await hub.ask("POST", path, json=asked))[0] == expected
+        assert len(hub.docker.calls) == 1
+
+    run(test)
+
+
 @pytest.mark.parametrize("changes", [{"User": "0:0"}, {"HostConfig": {"Privileged": True}}, {"Labels": {}}])
 def test_a_body_outside_the_contract_never_reaches_docker(run: Callable[..., None], changes: dict[str, Any]) -> None:
     async def test(hub: Hub) -> None:

@@ -14,7 +14,7 @@ from dockerspawner import DockerSpawner
 from jupyterhub.spawner import SpawnException
 from traitlets import Instance
 
-from labstead import contract
+from labstead import contract, identity
 from labstead.accounts.client import Client
 from labstead.errors import LabsteadError
 from labstead.settings import Sessions
@@ -89,9 +89,13 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
                     )
                 next_look = time.monotonic() + _LOOK_SECONDS
             await asyncio.sleep(_CONNECT_SECONDS)
-        # Whoever takes an approval back stops what runs; what was still starting then ends here.
-        if not self.authenticator.may_come_in(self.user.name):
-            raise SpawnException("Your approval was taken back; please ask an administrator.", reason="revoked")
+        # Whoever locks an account stops what runs; what was still starting then ends here.
+        try:
+            problem = await self.authenticator.problem_with(self.user.name)
+        except LabsteadError as error:
+            raise SpawnException(f"Your session cannot start: {error}.", reason="account") from error
+        if problem:
+            raise SpawnException(problem, reason="account")
         return ip, port
 
     async def create_object(self) -> Any:
@@ -100,13 +104,14 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
             person = await asyncio.to_thread(self.accounts.open_session, self.user.name)
         except LabsteadError as error:
             raise SpawnException(f"Your session cannot start: {error}.", reason="account") from error
+        person = await asyncio.to_thread(identity.with_folders, person, self.sessions.group_root)
         found = await self.docker("inspect_image", self.image)
         image_spec = f"{self.image}@{found['Id']}"
         environment = self.get_env() | contract.environment(person, image_spec, self.sessions)
         body = contract.container(
             person=person,
             image=self.image,
-            cmd=contract.command(await self.get_command()),
+            cmd=contract.command([*await self.get_command(), f"--FileContentsManager.preferred_dir={person.home}"]),
             env=[f"{name}={value}" for name, value in sorted(environment.items())],
             settings=self.sessions,
         )

@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import Any
 
 
-def members(context: Path, certificates: list[Path]) -> Iterator[tuple[str, bytes, bool]]:
-    """Give name, content and whether it may be executed of each file, in a fixed order, certificates last."""
+def members(context: Path, wheels: list[Path], certificates: list[Path]) -> Iterator[tuple[str, bytes, bool]]:
+    """Give name, content and whether it may be executed of each file, in a fixed order, what is added last."""
     for path in sorted(context.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(context).as_posix(), path.read_bytes(), bool(path.stat().st_mode & 0o100)
+    for path in sorted(wheels):
+        yield f"wheels/{path.name}", path.read_bytes(), False
     for path in sorted(certificates):
         yield f"ca-certificates/{path.stem}.crt", path.read_bytes(), False
 
 
-def pack(context: Path, certificates: list[Path]) -> bytes:
+def pack(context: Path, wheels: list[Path], certificates: list[Path]) -> bytes:
     """Make the tar of a build context."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content, executable in members(context, certificates):
+        for name, content, executable in members(context, wheels, certificates):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             entry.mode = 0o755 if executable else 0o644
@@ -48,14 +50,15 @@ def main(folder: Path, request: dict[str, Any]) -> list[dict[str, str]]:
     """Write one tar for each image, named for its tag.
 
     The request has: images (folder of the contexts), names, base (what stands below the images, as text),
-    certificates (paths).
+    wheels (paths of our own packages), certificates (paths).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    wheels = [Path(path) for path in request["wheels"]]
     certificates = [Path(path) for path in request["certificates"]]
     packed = []
     for name in request["names"]:
         context = Path(request["images"], name)
-        content = pack(context, certificates)
+        content = pack(context, wheels, certificates)
         tag = hashlib.sha256(content + str(request["base"]).encode()).hexdigest()[:12]
         archive = folder / f"{name}-{tag}.tar"
         if not archive.exists():
