@@ -1,7 +1,9 @@
 """What the check of the settings accepts and refuses, and how it says so."""
 
 import importlib.util
+import time
 from collections.abc import Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,15 @@ def test_missing_settings_are_named_with_what_they_are_for() -> None:
             {"sessions_images": [{"name": "a", "titel": "A", "title": "A", "reference": "a:1"}]},
             "sessions_images[1].titel: unknown key; did you mean title?",
         ),
+        (
+            {"accounts_users": [{"name": "anna", "expire": "2027-09-30"}]},
+            "accounts_users[1].expire: unknown key; did you mean expires?",
+        ),
+        (
+            {"accounts_groups": [{"name": "ocean", "member": ["anna"]}]},
+            "accounts_groups[1].member: unknown key; did you mean members?",
+        ),
+        ({"hub_oidc_client": "x"}, "hub_oidc_client: unknown setting; did you mean hub_oidc_client_id?"),
     ],
 )
 def test_a_misspelt_name_is_refused_on_each_level(variables: dict[str, Any], line: str) -> None:
@@ -86,6 +97,14 @@ def test_the_sites_own_variables_are_left_alone(name: str) -> None:
             "docker_daemon_settings: [] is not a mapping of names to values; see the README of its role",
         ),
         ({"hub_admins": ["jane", 5]}, "hub_admins[2]: 5 is not a text; write it in quotes"),
+        (
+            {"accounts_users": ["anna"]},
+            "accounts_users[1]: 'anna' is not a mapping of names to values; see the README of its role",
+        ),
+        (
+            {"accounts_groups": [{"name": "ocean", "members": "anna"}]},
+            "accounts_groups[1].members: 'anna' is not a list; write it as a list: [first, second]",
+        ),
     ],
 )
 def test_a_wrong_type_is_refused(variables: dict[str, Any], line: str) -> None:
@@ -349,6 +368,226 @@ def test_what_would_fail_later_is_refused_at_once(variables: dict[str, Any], lin
 )
 def test_what_works_is_accepted(variables: dict[str, Any]) -> None:
     assert problems(variables) == []
+
+
+def _user(**changes: Any) -> dict[str, Any]:
+    return {"accounts_users": [{"name": "anna", **changes}]}
+
+
+def _group(**changes: Any) -> dict[str, Any]:
+    return {"accounts_groups": [{"name": "ocean", **changes}]}
+
+
+NO_DATE = "is no date; write year-month-day, such as 2027-09-30"
+NO_FULL_NAME = "cannot be stored with an account; write it without : , = \\ and quotes"
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        (_user(name="root"), "accounts_users: 'root': the username root is reserved; please choose another one"),
+        (_user(name="Anna"), "accounts_users: 'Anna': a username has small letters only; choose another name"),
+        ({"accounts_users": [{"email": "a@example.org"}]}, "accounts_users[1].name: missing; add it"),
+        (_user(expires="next year"), f"accounts_users[1].expires: 'next year' {NO_DATE}"),
+        (_user(expires="2027-02-30"), f"accounts_users[1].expires: '2027-02-30' {NO_DATE}"),
+        (_user(expires=20270230), f"accounts_users[1].expires: 20270230 {NO_DATE}"),
+        (_user(expires=datetime(2027, 9, 30, 12)), f"accounts_users[1].expires: 2027-09-30 12:00:00 {NO_DATE}"),
+        (_user(email="anna"), "accounts_users[1].email: 'anna' is not an e-mail address"),
+        (_user(full_name="Anna: Berg"), f"accounts_users[1].full_name: 'Anna: Berg' {NO_FULL_NAME}"),
+        (
+            {"accounts_users": [{"name": "anna"}, {"name": "anna"}]},
+            "accounts_users: 'anna' stands there 2 times; keep one of them",
+        ),
+        (
+            _group(quota="5 apples"),
+            "accounts_groups[1].quota: '5 apples' is not a size; write a number and K, M, G or T, such as 4G",
+        ),
+        (_group(name="docker"), "accounts_groups: 'docker': the name docker is reserved; please choose another one"),
+        (
+            {**_user(), **_group(name="anna")},
+            "accounts_groups: 'anna' is a person, whose own group has that name; choose another",
+        ),
+        (_group(name="jane"), "accounts_groups: 'jane' is a person, whose own group has that name; choose another"),
+        (_group(members=["a/b"]), "accounts_groups: ocean: members: 'a/b' is nobody's name; remove it"),
+        (_group(managers=["Jane"]), "accounts_groups: ocean: managers: 'Jane' is nobody's name; remove it"),
+        (
+            _user(name="x y", existing=True),
+            "accounts_users: 'x y': a username starts with a letter a-z and goes on with letters a-z, digits, "
+            "'-' or '_'; choose another name",
+        ),
+        (
+            _group(existing=True, members=["anna"]),
+            "accounts_groups: ocean: an existing group has its own members; remove `members`",
+        ),
+        (
+            _group(existing=True, managers=["anna"]),
+            "accounts_groups: ocean: an existing group has its own members; remove `managers`",
+        ),
+        ({"accounts_warn_days": -1}, "accounts_warn_days: -1 is out of range; it has to be 0 to 36500"),
+        (
+            {"accounts_oidc_accounts": "make"},
+            "accounts_oidc_accounts: 'make' is not one of create, existing; choose one of them",
+        ),
+    ],
+)
+def test_people_and_groups_that_cannot_be_are_refused(variables: dict[str, Any], line: str) -> None:
+    assert problems(variables) == [line]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        _user(expires=date(2027, 9, 30)),
+        _user(expires=None),
+        _user(expires="2027-09-30", full_name="Änne O'Berg-Å", email="anna@example.org", existing=True),
+        _group(members=["anna", "bert"], managers=["carla"], quota="500G"),
+        _group(existing=True, quota="1T"),
+        _group(name="data", existing=True),
+        _user(name="debian", existing=True),
+    ],
+)
+def test_people_and_groups_are_accepted(variables: dict[str, Any]) -> None:
+    assert problems(variables) == []
+
+
+def test_the_check_takes_no_longer_for_each_person_where_there_are_many() -> None:
+    def seconds(people: int) -> float:
+        users = [{"name": f"person{number}", "expires": "2027-09-30"} for number in range(people)]
+        groups = [{"name": f"group{number}", "members": [user["name"] for user in users[:20]]} for number in range(200)]
+        variables = {"accounts_users": users, "accounts_groups": groups}
+        start = time.process_time()
+        assert problems(variables) == []
+        return time.process_time() - start
+
+    # 10 times the people take less than 10 times as long; 100 times, where each is compared with each.
+    assert min(seconds(5000) for _ in range(3)) < 40 * min(seconds(500) for _ in range(3))
+
+
+OIDC = {
+    "hub_doors": ["oidc"],
+    "hub_oidc_issuer": "https://login.example.org/realms/institute",
+    "hub_oidc_client_id": "labstead",
+    "hub_oidc_client_secret": "canary",
+}
+MAIL = {"hub_mail_relay": "mail.example.org", "hub_mail_sender": "hub@example.org"}
+DOOR_SETS = "give native, pam or oidc, or native with one of the others"
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"hub_doors": ["ldap"]}, "hub_doors[1]: 'ldap' is not one of native, pam, oidc; choose one of them"),
+        ({"hub_doors": ["pma"]}, "hub_doors[1]: 'pma' is not one of native, pam, oidc; did you mean pam?"),
+        ({"hub_doors": []}, f"hub_doors: [] does not work; {DOOR_SETS}"),
+        ({"hub_doors": ["pam", "pam"]}, f"hub_doors: [pam, pam] does not work; {DOOR_SETS}"),
+        ({**OIDC, "hub_doors": ["pam", "oidc"]}, f"hub_doors: [pam, oidc] does not work; {DOOR_SETS}"),
+        (
+            {"hub_doors": ["pam"], "hub_signup": "approval"},
+            "hub_signup: nobody can sign up without the door native; add it to hub_doors or set closed",
+        ),
+        ({**OIDC, "hub_oidc_issuer": ""}, "hub_oidc_issuer: missing; the door oidc needs it"),
+        ({**OIDC, "hub_oidc_client_secret": ""}, "hub_oidc_client_secret: missing; the door oidc needs it"),
+        (
+            {"hub_oidc_client_id": "labstead"},
+            "hub_oidc_client_id: not used without the door oidc; remove it or add oidc to hub_doors",
+        ),
+        (
+            {**OIDC, "hub_oidc_issuer": "login.example.org"},
+            "hub_oidc_issuer: 'login.example.org' is not a web address; "
+            "write one such as https://login.example.org/realms/institute",
+        ),
+        (
+            {**OIDC, "hub_oidc_issuer": "https://a.org/.well-known/openid-configuration"},
+            "hub_oidc_issuer: 'https://a.org/.well-known/openid-configuration' is the address of its description; "
+            "write it without /.well-known/openid-configuration",
+        ),
+        (
+            {**OIDC, "hub_oidc_scopes": ["email"]},
+            "hub_oidc_scopes: has no openid, without which a provider tells nobody's name; add it",
+        ),
+        (
+            {**OIDC, "hub_oidc_username_domain": "@example.org"},
+            "hub_oidc_username_domain: '@example.org' is not a domain; "
+            "write what stands behind the @ in small letters, such as example.org",
+        ),
+        (
+            {"hub_mail_relay": "smtp://mail.example.org"},
+            "hub_mail_relay: 'smtp://mail.example.org' is not a host name; "
+            "write it without port, such as mail.example.org",
+        ),
+        ({**MAIL, "hub_mail_sender": ""}, "hub_mail_sender: missing; mail needs an address that it comes from"),
+        (
+            {"hub_mail_admins": ["it@example.org"]},
+            "hub_mail_admins: not used without hub_mail_relay; remove it or name the relay",
+        ),
+        ({**MAIL, "hub_mail_admins": ["it"]}, "hub_mail_admins[1]: 'it' is not an e-mail address"),
+        (
+            {**MAIL, "hub_mail_user": "hub", "hub_mail_password": "canary"},
+            "hub_mail_security: none would send the password where others can read it; choose starttls or tls",
+        ),
+        (
+            {**MAIL, "hub_mail_password": "canary"},
+            "hub_mail_password: hub_mail_user and hub_mail_password go together; set both or none",
+        ),
+        ({"hub_invitation_days": 0}, "hub_invitation_days: 0 is out of range; it has to be 1 to 90"),
+    ],
+)
+def test_doors_and_mail_that_would_not_work_are_refused(variables: dict[str, Any], line: str) -> None:
+    assert problems(variables) == [line]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"hub_doors": ["pam"]},
+        {"hub_doors": ["pam", "native"], "hub_signup": "approval"},
+        OIDC,
+        {**OIDC, "hub_doors": ["oidc", "native"], "hub_signup": "approval", "hub_oidc_username_domain": "example.org"},
+        MAIL,
+        {**MAIL, "hub_mail_security": "tls", "hub_mail_user": "hub", "hub_mail_password": 'with " and \\'},
+    ],
+)
+def test_doors_and_mail_that_work_are_accepted(variables: dict[str, Any]) -> None:
+    assert problems(variables) == []
+
+
+@pytest.mark.parametrize("name", ["hub_oidc_client_secret", "hub_mail_password"])
+@pytest.mark.parametrize("value", ["canary\n", ["canary"], {"canary": 1}])
+def test_a_secret_that_is_refused_is_not_shown(name: str, value: Any) -> None:
+    lines = problems({**OIDC, **MAIL, "hub_mail_security": "tls", "hub_mail_user": "hub", name: value})
+    assert any(line.startswith(f"{name}: the value ") for line in lines)
+    assert "canary" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        (
+            {"storage_home_root": "/srv/home", "storage_group_root": "/home/groups"},
+            "storage_group_root: '/home/groups' lies below /home, which the services do not see; "
+            "choose a folder such as /srv/groups",
+        ),
+        (
+            {"storage_group_root": "/home"},
+            "storage_group_root: /home and the home root /home lie in each other; choose separate folders",
+        ),
+        (
+            {"storage_data_root": "/groups/data"},
+            "storage_group_root: /groups and the data root /groups/data lie in each other; choose separate folders",
+        ),
+        (
+            {"storage_archive_root": "/home/archive"},
+            "storage_archive_root: /home/archive and the home root /home lie in each other; choose separate folders",
+        ),
+    ],
+)
+def test_folders_do_not_lie_in_each_other(variables: dict[str, Any], line: str) -> None:
+    assert problems(variables) == [line]
+
+
+@pytest.mark.parametrize("folder", ["/var/lib/labstead/archive", "/srv/archive", "/mnt/tape"])
+def test_archives_may_lie_beside_the_state(folder: str) -> None:
+    assert problems({"storage_archive_root": folder}) == []
 
 
 @pytest.mark.parametrize("name", ["storage_home_root", "storage_data_root"])

@@ -1,24 +1,49 @@
-"""Who may come in: NativeAuthenticator with the accounts service behind it.
+"""Who may come in: through which door, and whether the machine has an open account for them.
 
-The one rule: nobody can be approved whom the machine cannot have as a Unix user, and nobody comes in who was not
-approved.
+The one rule: whoever comes in has an account of the ledger that is open and whose door is the one they came through.
+A password of the hub's own opens nothing without one, and nobody can be approved whom the machine cannot have as a
+Unix user.
 """
 
 import asyncio
-import pwd
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from email.message import EmailMessage
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import bcrypt
 from nativeauthenticator import NativeAuthenticator
 from nativeauthenticator.orm import UserInfo
+from sqlalchemy import inspect
+from traitlets import Instance
 
+from labstead import mail
 from labstead.accounts.client import Client
-from labstead.names import problem_with_name
+from labstead.accounts.protocol import Account
+from labstead.errors import AccountRefused, LabsteadError, Refusal
+from labstead.hub import doors, logins
+from labstead.hub.doors import NotIn, is_expired, problem_with_account, title
+from labstead.hub.lockout import Lockout
+from labstead.names import CANARY, MAX_LENGTH, problem_with_name
+from labstead.secrets import MAX_PASSWORD_BYTES
+from labstead.settings import Door, Hub, Mail
 
-MAX_PASSWORD_BYTES = 72
-"""bcrypt reads no further; bcrypt 5 refuses longer ones with an exception."""
+_MAX_PAM_PASSWORD = 1024
+"""Characters that the accounts service takes."""
+_PAM_AT_ONCE = 4
+_PAM_QUEUE_SECONDS = 40
+"""How many passwords PAM checks at once, and how long others wait for their turn: a directory that hangs must not keep
+everybody else out."""
+_THREADS = 8
+"""Requests to the accounts service at once, those for PAM aside."""
+CLOSED = "Log-in does not work now; please tell an administrator."
+"""What people see while the accounts service is away."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def too_long(password: str) -> bool:
@@ -30,23 +55,50 @@ def too_long(password: str) -> bool:
 _NOBODYS_HASH = bcrypt.hashpw(bcrypt.gensalt(4), bcrypt.gensalt())
 
 
-@dataclass(frozen=True)
-class Signup:
-    """Somebody who signed up or was made an administrator."""
-
-    name: str
-    state: Literal["waiting", "revoked", "approved", "administrator"]
-
-
 async def matches(password: str, hashed: bytes) -> bool:
     """Tell whether a password is the one that was hashed."""
     return not too_long(password) and await asyncio.to_thread(bcrypt.checkpw, password.encode(), hashed)
 
 
+@dataclass(frozen=True)
+class Signup:
+    """A sign-up that waits for a decision.
+
+    :param mark: tells it from an earlier or later one of the same name
+    """
+
+    name: str
+    email: str
+    mark: str
+
+
+def _mark(info: UserInfo) -> str:
+    # The hash is salted, so no two sign-ups have the same, and nobody learns anything from a hash of it.
+    return hashlib.sha256(info.password).hexdigest()[:16]
+
+
 class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
-    """Sign-up with approval, where approval makes the Unix account."""
+    """The doors with a password: `native`, with sign-up and approval, and `pam`."""
+
+    site = Instance(Hub, help="The hub's settings, hub.yml.").tag(config=True)
 
     accounts = Client()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with_password: tuple[Door, ...] = ("native", "pam")
+        self.lockouts = {door: Lockout(self.site.failed_logins, self.site.lockout_seconds) for door in with_password}
+        self._service = ThreadPoolExecutor(_THREADS, thread_name_prefix="accounts")
+        self._pam = ThreadPoolExecutor(_PAM_AT_ONCE, thread_name_prefix="pam")
+        self._pam_turns = asyncio.Semaphore(_PAM_AT_ONCE)
+        self._deciding = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add_new_table(self) -> None:
+        """Make the tables that JupyterHub does not know."""
+        super().add_new_table()
+        if not inspect(self.db.bind).has_table(logins.Invitation.__tablename__):
+            logins.Invitation.__table__.create(self.db.bind)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:  # noqa: ARG002
         """Give the pages: ours where NativeAuthenticator's would not do, see `labstead.hub.handlers`."""
@@ -54,55 +106,200 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
 
         return handlers.PAGES
 
-    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
-        """Check name and password; None where they are wrong or the person was not approved.
+    async def ask(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Ask the accounts service beside the event loop.
+
+        :raises AccountRefused: where it refuses
+        :raises LabsteadError: where it is away
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._service, partial(call, *args, **kwargs))
+
+    # --- log-in
+
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | dict[str, Any] | None:
+        """Check name and password; None where they are wrong or the person may not come in.
 
         Unlike NativeAuthenticator's, this checks passwords beside the event loop, since bcrypt takes long,
         and does not count the right password of somebody who waits for approval as a wrong one. Where more can be
         said than "wrong", it is left for the log-in page in the handler's `refusal`.
         """
-        name, password = str(self.normalize_username(data.get("username", ""))), data.get("password", "")
+        typed = [data.get(field, "") for field in ("username", "password", "door")]
+        if not all(isinstance(word, str) for word in typed):  # JupyterHub's API takes JSON
+            return None
+        name, password = str(self.normalize_username(typed[0])), typed[1]
+        door = self.door_of(name, typed[2])
+        checks: dict[Door, Callable[[str, str], Awaitable[str | None]]] = {
+            "native": self._through_native,
+            "pam": self._through_pam,
+        }
+        if door not in checks:
+            handler.refusal = "Please use the button to sign in."
+            return None
+        found = await self.let_in(handler, checks[door](name, password))
+        said = getattr(handler, "refusal", None)
+        if found is None and said is None and {"native", "pam"} <= set(self.site.doors):
+            # Not by whether there is such an account elsewhere: strangers would learn which names there are.
+            handler.refusal = f"Invalid username or password. Is it {doors.with_article(title(door, self.site))}?"
+        return found
+
+    async def let_in(self, handler: Any, check: Awaitable[_T | None]) -> _T | None:
+        """Wait for what a door says; where it says why not, leave that in the handler's `refusal`."""
+        try:
+            return await check
+        except NotIn as reason:
+            self.log.info("not let in: %s", reason)
+            handler.refusal = str(reason)
+        except LabsteadError as error:
+            self.log.error("log-in: %s", error)
+            handler.refusal = CLOSED
+        return None
+
+    def door_of(self, name: str, chosen: str) -> Door:
+        """Give the door that a form goes to: the chosen one, if it is open and takes passwords, or the first."""
+        if name == CANARY:
+            return "native"
+        with_password: list[Door] = [door for door in self.site.doors if door != "oidc"]
+        return next((door for door in with_password if door == chosen), (*with_password, "oidc")[0])
+
+    def _check_turn(self, door: Door, name: str) -> Lockout:
+        lockout = self.lockouts[door]
+        if lockout.waits(name):
+            minutes = -(-self.site.lockout_seconds // 60)
+            raise NotIn(f"Too many wrong passwords for {name}. Please try again in {minutes} minutes.")
+        lockout.count(name)
+        return lockout
+
+    async def _through_native(self, name: str, password: str) -> str | None:
         info = self.get_user(name)
         if info is None:
             await matches(password, _NOBODYS_HASH)
             return None
-        if self.is_blocked(name):
-            minutes = -(-self.seconds_before_next_try // 60)
-            handler.refusal = f"Too many wrong passwords for {name}. Please try again in {minutes} minutes."
+        hashed = info.password
+        # The session reads rows anew only when nobody holds them any more, and root may change this one meanwhile.
+        del info
+        lockout = self._check_turn("native", name)
+        if not await matches(password, hashed):
             return None
-        # Counted before it is checked: of many guesses sent at the same moment only so many are looked at.
-        self.add_login_attempt(name)
-        if not await matches(password, info.password):
-            return None
-        self.successful_login(name)
+        lockout.forgive(name)
+        account = await self.account(name)
+        info = self.get_user(name)
+        if info is None or info.password != hashed:
+            return None  # somebody else's by now: the password was looked at for what is no longer there
         if not info.is_authorized:
-            handler.refusal = (
-                f"Your sign-up as {name} waits for an administrator's approval."
-                if self._state(info) == "waiting"
-                else f"The approval of {name} was taken back; please ask an administrator."
-            )
-            return None
+            if account is not None and account.door == "native" and (account.locked or is_expired(account)):
+                raise NotIn(problem_with_account(name, account, "native", self.site) or CLOSED)
+            raise NotIn(f"Your sign-up as {name} waits for an administrator's approval.")
+        if problem := problem_with_account(name, account, "native", self.site):
+            raise NotIn(problem)
         return name
 
-    def is_blocked(self, username: str) -> bool:
-        """Tell whether a name has to wait after too many wrong passwords in a row."""
-        attempts = self.login_attempts.get(username)
-        if attempts is None:
-            return False
-        if (datetime.now() - attempts["time"]).total_seconds() > self.seconds_before_next_try:
-            self.successful_login(username)
-            return False
-        return bool(attempts["count"] >= self.allowed_failed_logins)
+    async def _through_pam(self, name: str, password: str) -> str | None:
+        if not name or len(name) > MAX_LENGTH or not password or len(password) > _MAX_PAM_PASSWORD:
+            return None
+        lockout = self._check_turn("pam", name)
+        try:
+            account = await self._check_password(name, password)
+        except AccountRefused as refused:
+            if refused.code in (Refusal.WRONG_PASSWORD, Refusal.BAD_NAME, Refusal.UNKNOWN):
+                return None
+            if refused.code is Refusal.FAILED:
+                lockout.take_back(name)
+            raise NotIn(_sentence(refused)) from refused
+        except LabsteadError:
+            lockout.take_back(name)
+            raise
+        lockout.forgive(name)
+        if problem := problem_with_account(name, account, "pam", self.site):
+            raise NotIn(problem)
+        return account.name
+
+    async def _check_password(self, name: str, password: str) -> Account:
+        try:
+            async with asyncio.timeout(_PAM_QUEUE_SECONDS):
+                await self._pam_turns.acquire()
+        except TimeoutError:
+            raise AccountRefused(
+                Refusal.FAILED, "Passwords cannot be checked at the moment; please try again in a minute"
+            ) from None
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pam, self.accounts.check_password, name, password)
+        finally:
+            self._pam_turns.release()
+
+    # --- who may be in
+
+    async def account(self, name: str) -> Account | None:
+        """Give somebody's account; None where there is none.
+
+        :raises LabsteadError: when the accounts service is away
+        """
+        if not 0 < len(name) <= MAX_LENGTH:
+            return None
+        try:
+            (found,) = await self.ask(self.accounts.accounts, name)
+        except AccountRefused as refused:
+            if refused.code is Refusal.UNKNOWN:
+                return None
+            raise
+        return found
+
+    async def problem_with(self, name: str) -> str | None:
+        """Say why somebody who is in may not be; None where they may.
+
+        :raises LabsteadError: when the accounts service is away
+        """
+        account = await self.account(name)
+        door: Door = account.door if account is not None and account.kind != "canary" else "native"
+        if problem := problem_with_account(name, account, door, self.site):
+            return problem
+        if name != CANARY and door not in self.site.doors:
+            return f"The account {name} cannot be used on this hub; please ask an administrator."
+        if door == "native" and not self.has_login(name):
+            return f"The account {name} has no log-in; please ask an administrator."
+        return None
+
+    def logins(self) -> list[str]:
+        """Give the names of all who have a password of the hub's own that opens the door."""
+        return [name for (name,) in self.db.query(UserInfo.username).filter(UserInfo.is_authorized.is_(True))]
+
+    def has_login(self, name: str) -> bool:
+        """Tell whether somebody has a password of the hub's own that opens the door."""
+        login = logins.find(self.db, name)
+        return login is not None and login.authorized
 
     def is_admin(self, handler: Any, authentication: dict[str, Any]) -> bool:  # noqa: ARG002
         """Tell whether somebody is an administrator now; JupyterHub itself would never take that back."""
         return authentication["name"] in self.admin_users
 
     async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:  # noqa: ARG002
-        """Send somebody whose approval was taken back to the log-in page; tell JupyterHub who is an administrator."""
-        if not self.may_come_in(user.name):
+        """Send somebody whose account was closed to the log-in page; tell JupyterHub who is an administrator.
+
+        While the accounts service is away whoever is in stays in: a session cannot start without it anyway.
+        """
+        try:
+            problem = await self.problem_with(user.name)
+        except LabsteadError as error:
+            self.log.error("%s stays in unasked: %s", user.name, error)
+            problem = None
+        if problem:
+            self.log.info("%s is sent out: %s", user.name, problem)
             return False
         return {"name": user.name, "admin": user.name in self.admin_users}
+
+    async def delete_user(self, user: Any) -> None:
+        """Forget somebody's log-in along with the hub's user, unless there is still an account to log in to."""
+        try:
+            account = await self.account(user.name)
+        except LabsteadError as error:
+            self.log.error("the log-in of %s is kept: %s", user.name, error)
+            return
+        if account is not None and account.state == "active" and account.kind != "canary":
+            return
+        logins.delete_login(self.db, user.name)
+
+    # --- passwords of the hub's own
 
     def is_password_strong(self, password: str) -> bool:
         """Tell whether somebody may have this password."""
@@ -118,14 +315,8 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             return "This password is among the most common ones; please choose another one."
         return None
 
-    async def problem_with_signup(self, name: str, password: str, confirmation: str) -> str | None:
-        """Say why this sign-up cannot be; None where it can."""
-        # Who signs up first with an administrator's name must not become one, even before the account exists.
-        if name in self.admin_users or self.user_exists(name):
-            return f"The username {name} is taken; please choose another one."
-        # The service looks at the name too; what is wrong with its text needs no asking.
-        if problem := problem_with_name(name) or await asyncio.to_thread(self.accounts.problem, name):
-            return problem
+    def problem_with_new_password(self, name: str, password: str, confirmation: str) -> str | None:
+        """Say why this person cannot have this password, typed twice; None where they can."""
         if problem := self.problem_with_password(password):
             return problem
         if password == name:
@@ -134,59 +325,148 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             return "The two passwords are not the same."
         return None
 
-    async def sign_up(self, name: str, password: str) -> bool:
+    async def is_own_password(self, name: str, password: str) -> bool:
+        """Tell whether this is somebody's password, counting wrong ones as at the log-in.
+
+        :raises NotIn: after too many wrong ones
+        """
+        info = self.get_user(name)
+        if info is None:
+            return False
+        hashed = info.password
+        del info
+        lockout = self._check_turn("native", name)
+        if not await matches(password, hashed):
+            return False
+        lockout.forgive(name)
+        return True
+
+    async def set_password(self, name: str, password: str) -> bool:
+        """Give somebody who has a log-in a new password; links to set one no longer work.
+
+        :return: False where there is no such log-in
+        """
+        hashed = await asyncio.to_thread(logins.hashed, password)
+        info = self.get_user(name)
+        if info is None:
+            return False
+        info.password = hashed
+        logins.cancel_invitations(self.db, name)
+        self.db.commit()
+        self.lockouts["native"].forgive(name)
+        return True
+
+    def invited(self, token: str) -> str | None:
+        """Give the name of whom a link to set a password was given to; None where it does not work any more."""
+        return logins.invited(self.db, token)
+
+    async def redeem(self, token: str, password: str) -> str | None:
+        """Set the password of whom a link was given to; None where it does not work any more."""
+        hashed = await asyncio.to_thread(logins.hashed, password)
+        name = logins.redeem(self.db, token, hashed)
+        if name is not None:
+            self.lockouts["native"].forgive(name)
+        return name
+
+    # --- sign-up
+
+    async def problem_with_signup(self, name: str, password: str, confirmation: str, email: str = "") -> str | None:
+        """Say why this sign-up cannot be; None where it can."""
+        # Who signs up first with an administrator's name must not become one, even before the account exists.
+        if name in self.admin_users or self.user_exists(name):
+            return f"The username {name} is taken; please choose another one."
+        # The service looks at the name too; what is wrong with its text needs no asking.
+        if problem := problem_with_name(name) or await self.ask(self.accounts.problem, name):
+            return problem
+        if problem := self.problem_with_new_password(name, password, confirmation):
+            return problem
+        return _problem_with_address(email) if email else None
+
+    async def sign_up(self, name: str, password: str, email: str = "") -> bool:
         """Note a sign-up that waits for approval; `problem_with_signup` has found nothing wrong with it.
 
         :return: False if somebody else took the name meanwhile
         """
-        hashed = await asyncio.to_thread(bcrypt.hashpw, password.encode(), bcrypt.gensalt())
+        hashed = await asyncio.to_thread(logins.hashed, password)
         if self.user_exists(name):
             return False
-        self.db.add(UserInfo(username=name, password=hashed))
+        self.db.add(UserInfo(username=name, password=hashed, email=email or None))
         self.db.commit()
+        self.send(mail.signed_up(self.site, name, email))
         return True
 
-    async def approve(self, name: str) -> None:
+    def signups(self) -> list[Signup]:
+        """Give all sign-ups that were not approved, the oldest first."""
+        rows = self.db.query(UserInfo).filter(UserInfo.is_authorized.is_not(True)).order_by(UserInfo.id)
+        return [Signup(info.username, info.email or "", _mark(info)) for info in rows]
+
+    def waiting(self) -> int:
+        """Count the sign-ups that wait."""
+        return int(self.db.query(UserInfo.id).filter(UserInfo.is_authorized.is_not(True)).count())
+
+    def _signup(self, name: str, mark: str) -> Signup:
+        info = self.get_user(name)
+        if info is None or info.is_authorized or _mark(info) != mark:
+            raise LabsteadError(f"The sign-up of {name} has changed meanwhile; please look again.")
+        return Signup(name, info.email or "", mark)
+
+    async def approve(self, name: str, mark: str) -> None:
         """Let somebody in: make their Unix account, then open their log-in.
 
+        :param mark: of the sign-up that the administrator saw
         :raises AccountRefused: when there cannot be such an account; the log-in stays closed
         """
-        await asyncio.to_thread(self.accounts.create, name)
-        self._set_authorized(name, True)
+        async with self._deciding:
+            signup = self._signup(name, mark)
+            await self.ask(self.accounts.create, name, signup.email)
+            self._signup(name, mark)
+            logins.authorize(self.db, name)
+        self.send(mail.approved(self.site, name, signup.email))
 
-    async def revoke(self, name: str) -> None:
-        """Close somebody's log-in and lock their Unix account; account and files stay."""
-        self._set_authorized(name, False)
-        await asyncio.to_thread(self.accounts.lock, name)
-
-    def may_come_in(self, name: str) -> bool:
-        """Tell whether somebody is approved now."""
-        info = self.get_user(name)
-        return info is not None and bool(info.is_authorized)
-
-    def _set_authorized(self, name: str, authorized: bool) -> None:
-        info = self.get_user(name)
-        if info is not None:
-            info.is_authorized = authorized
-            self.db.commit()
-
-    def deny(self, name: str) -> None:
+    async def deny(self, name: str, mark: str) -> None:
         """Forget a sign-up that was never approved."""
-        info = self.get_user(name)
-        if info is not None and self._state(info) == "waiting":
-            self.db.delete(info)
-            self.db.commit()
+        async with self._deciding:
+            self._signup(name, mark)
+            logins.delete_login(self.db, name)
 
-    def signups(self) -> list[Signup]:
-        """Give all who signed up, the waiting ones first, then by name."""
-        found = [Signup(info.username, self._state(info)) for info in UserInfo.all_users(self.db)]
-        return sorted(found, key=lambda signup: (signup.state != "waiting", signup.name))
+    async def lock(self, name: str) -> None:
+        """Close somebody's account; account and files stay."""
+        await self.ask(self.accounts.lock, name)
 
-    def _state(self, info: UserInfo) -> Literal["waiting", "revoked", "approved", "administrator"]:
-        if info.is_authorized:
-            return "administrator" if info.username in self.admin_users else "approved"
+    async def unlock(self, name: str) -> None:
+        """Open an account that was locked."""
+        account = await self.ask(self.accounts.unlock, name)
+        if account.kind == "created" and account.door == "native":
+            # Earlier releases closed the log-in as well.
+            logins.authorize(self.db, name)
+
+    # --- mail
+
+    def send(self, messages: Sequence[EmailMessage]) -> None:
+        """Send mail beside the event loop; a failure is only logged, the pages show the same."""
+        if self.site.mail is None or not messages:
+            return
+        task = asyncio.ensure_future(self._send(self.site.mail, messages))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, relay: Mail, messages: Sequence[EmailMessage]) -> None:
         try:
-            pwd.getpwnam(info.username)
-        except KeyError:
-            return "waiting"
-        return "revoked"  # there is an account, so there was an approval
+            await asyncio.to_thread(mail.send, relay, messages)
+        except LabsteadError as error:
+            self.log.error("%s", error)
+
+
+def _sentence(error: LabsteadError) -> str:
+    text = str(error)
+    return text if text.endswith(".") else f"{text}."
+
+
+def _problem_with_address(email: str) -> str | None:
+    if problem := mail.problem_with_address(email):
+        return problem
+    try:
+        UserInfo(email=email)
+    except AssertionError:  # NativeAuthenticator's own idea of an address
+        return "This is not an e-mail address."
+    return None

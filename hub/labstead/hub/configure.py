@@ -6,15 +6,19 @@ that JupyterHub does not know.
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from traitlets.config import Config
 
+from labstead import mail
 from labstead.contract import PORT
+from labstead.hub import oidc
 from labstead.hub.authenticator import LabsteadAuthenticator
 from labstead.hub.spawner import GATE_SOCKET, LabsteadSpawner
 from labstead.names import CANARY
-from labstead.settings import Hub, Sessions
+from labstead.secrets import COMMAND_TOKEN
+from labstead.settings import Hub, Oidc, Sessions
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,6 +29,7 @@ def apply(c: Config, hub: Hub, sessions: Sessions) -> None:
     apply_people(c, hub)
     apply_sessions(c, sessions)
     apply_selfcheck(c)
+    apply_command(c)
     apply_pages(c, hub)
 
 
@@ -46,19 +51,32 @@ def apply_addresses(c: Config, hub: Hub) -> None:
 
 def apply_people(c: Config, hub: Hub) -> None:
     """Set who may log in and who is an administrator."""
-    c.JupyterHub.authenticator_class = LabsteadAuthenticator
+    c.JupyterHub.authenticator_class = oidc.OidcAuthenticator if "oidc" in hub.doors else LabsteadAuthenticator
+    c.LabsteadAuthenticator.site = hub
     # NativeAuthenticator's own gate is the approval; without this it would refuse those whom it approved.
     c.Authenticator.allow_all = True
     c.Authenticator.admin_users = set(hub.admins)
     c.Authenticator.refresh_pre_spawn = True
+    # An account may be closed by a command on the machine, too: seconds until a cookie of before is no longer good.
+    c.Authenticator.auth_refresh_age = 30
     # Without it a token outlives the approval of its owner.
     c.Authenticator.auth_refresh_strict = True
     c.LabsteadAuthenticator.enable_signup = hub.signup == "approval"
     c.LabsteadAuthenticator.open_signup = False
     c.LabsteadAuthenticator.check_common_password = True
     c.LabsteadAuthenticator.minimum_password_length = hub.password_minimum_length
-    c.LabsteadAuthenticator.allowed_failed_logins = hub.failed_logins
-    c.LabsteadAuthenticator.seconds_before_next_try = hub.lockout_seconds
+    if hub.oidc is not None:
+        apply_provider(c, hub, hub.oidc)
+
+
+def apply_provider(c: Config, hub: Hub, provider: Oidc) -> None:
+    """Set what the OpenID Connect provider is told; its addresses are asked for when they are needed."""
+    c.OidcAuthenticator.client_id = provider.client_id
+    c.OidcAuthenticator.client_secret = os.environ.get(oidc.SECRET_VARIABLE, "")
+    c.OidcAuthenticator.oauth_callback_url = mail.public(hub, oidc.CALLBACK)
+    c.OidcAuthenticator.login_service = provider.title
+    c.OidcAuthenticator.scope = list(dict.fromkeys(["openid", *provider.scopes]))
+    c.OidcAuthenticator.http_request_kwargs = {"request_timeout": oidc.REQUEST_SECONDS}
 
 
 def apply_sessions(c: Config, sessions: Sessions) -> None:
@@ -77,6 +95,9 @@ def apply_sessions(c: Config, sessions: Sessions) -> None:
     c.LabsteadSpawner.port = PORT
     c.LabsteadSpawner.cmd = ["jupyterhub-singleuser"]
     c.LabsteadSpawner.default_url = "/lab"
+    # Group folders, colleagues' homes and data are in JupyterLab's file browser at the same paths as everywhere else;
+    # it opens in one's own home, see the spawner.
+    c.LabsteadSpawner.notebook_dir = "/"
     c.LabsteadSpawner.start_timeout = sessions.start_timeout
     c.LabsteadSpawner.http_timeout = sessions.start_timeout
     # These two only tell the session its limits; the contract sets them.
@@ -84,26 +105,50 @@ def apply_sessions(c: Config, sessions: Sessions) -> None:
     c.LabsteadSpawner.cpu_limit = sessions.cpus
 
 
+def _add_service(c: Config, name: str, token: str, description: str, scopes: list[str]) -> None:
+    """Let a program of root's ask the hub for what these scopes allow."""
+    c.JupyterHub.services = [
+        *c.JupyterHub.get("services", []),
+        {"name": name, "api_token": token, "display": False},
+    ]
+    c.JupyterHub.load_roles = [
+        *c.JupyterHub.get("load_roles", []),
+        {"name": name, "description": description, "scopes": scopes, "services": [name]},
+    ]
+
+
 def apply_selfcheck(c: Config) -> None:
     """Let the self-check remove the user it made, and do nothing else."""
-    token = os.environ.get("LABSTEAD_SELFCHECK_TOKEN")
-    if not token:
-        return
-    c.JupyterHub.services = [{"name": "selfcheck", "api_token": token, "display": False}]
-    c.JupyterHub.load_roles = [
-        {
-            "name": "selfcheck",
-            "description": "Remove the canary of the self-check",
-            "scopes": [
-                f"{scope}!user={CANARY}"
-                for scope in ("delete:users", "delete:servers", "read:users:name", "read:servers")
-            ],
-            "services": ["selfcheck"],
-        }
-    ]
+    if token := os.environ.get("LABSTEAD_SELFCHECK_TOKEN"):
+        scopes = ("delete:users", "delete:servers", "read:users:name", "read:servers")
+        only_canary = [f"{scope}!user={CANARY}" for scope in scopes]
+        _add_service(c, "selfcheck", token, "Remove the canary of the self-check", only_canary)
+
+
+def apply_command(c: Config) -> None:
+    """Let root's commands put people out: stop their servers, take their tokens, forget them."""
+    if token := os.environ.get(COMMAND_TOKEN):
+        scopes = ["delete:users", "delete:servers", "read:users:name", "read:servers", "tokens"]
+        _add_service(c, "command", token, "Put out people whom root locks or removes", scopes)
 
 
 def apply_pages(c: Config, hub: Hub) -> None:
     """Set what the hub's pages look like."""
     c.JupyterHub.template_paths = [str(TEMPLATES)]
-    c.JupyterHub.template_vars = {"site_title": hub.title, "signup_open": hub.signup == "approval"}
+    c.JupyterHub.template_vars = {
+        "site_title": hub.title,
+        "signup_open": hub.signup == "approval",
+        "guests": hub.native_title if len(hub.doors) > 1 else "",
+        "has_login": _has_login,
+        "waiting": _waiting,
+    }
+
+
+def _has_login(user: Any) -> bool:
+    """Tell whether somebody has a password here that they can change."""
+    return user is not None and bool(user.authenticator.has_login(user.name))
+
+
+def _waiting(user: Any) -> int:
+    """Count the sign-ups that wait, for those who decide."""
+    return user.authenticator.waiting() if user is not None and user.admin else 0
