@@ -12,8 +12,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import ipaddress
+import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -155,8 +158,90 @@ def _digest_or_empty(value: str) -> str | None:
     return "names no fixed image; write it with its digest, such as docker.io/library/debian@sha256:…"
 
 
+def _email(value: str) -> str | None:
+    return None if re.fullmatch(r"[^\s@]+@[^\s@]+", value) else "is not an e-mail address"
+
+
 def _email_or_empty(value: str) -> str | None:
-    return None if not value or re.fullmatch(r"[^\s@]+@[^\s@]+", value) else "is not an e-mail address"
+    return _email(value) if value else None
+
+
+def _archive_folder(value: str) -> str | None:
+    return None if value == "/var/lib/labstead/archive" else _folder(value)
+
+
+def _group_folder(value: str) -> str | None:
+    # systemd's ProtectHome hides it from the hub and the gate, which look which group folders there are.
+    if Path("/home") in Path(value).parents:
+        return "lies below /home, which the services do not see; choose a folder such as /srv/groups"
+    return _folder(value)
+
+
+def _day(value: object) -> str | None:
+    """YAML makes a date of 2027-09-30 and a text of it where it has quotes; both will do."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return None
+    try:
+        if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            date.fromisoformat(value)
+            return None
+    except ValueError:
+        pass
+    return "is no date; write year-month-day, such as 2027-09-30"
+
+
+def _full_name(value: str) -> str | None:
+    # What the GECOS field cannot hold, or what would end it.
+    if value.isprintable() and not re.search(r'[:,=\\"]', value):
+        return None
+    return "cannot be stored with an account; write it without : , = \\ and quotes"
+
+
+def _door(value: str) -> str | None:
+    if value in _DOORS:
+        return None
+    guess = _guess(value, [*_DOORS], 0.6)
+    return f"is not one of {', '.join(_DOORS)}; {f'did you mean {guess}?' if guess else 'choose one of them'}"
+
+
+_DOORS = ("native", "pam", "oidc")
+
+
+def _issuer_or_empty(value: str) -> str | None:
+    if not value:
+        return None
+    if problem := _url(value):
+        return problem.replace("http://proxy.example.org:3128", "https://login.example.org/realms/institute")
+    address = urlsplit(value)
+    if address.query or address.fragment or "@" in address.netloc:
+        return "is more than an issuer; write what the provider calls `issuer`, without user, ? and #"
+    if value.endswith("/.well-known/openid-configuration"):
+        return "is the address of its description; write it without /.well-known/openid-configuration"
+    return None
+
+
+def _claim(value: str) -> str | None:
+    return None if value and value.isprintable() and " " not in value else "is not the name of a claim or scope"
+
+
+def _domain_or_empty(value: str) -> str | None:
+    if not value or ("." in value and _hostname(value) is None):
+        return None
+    return "is not a domain; write what stands behind the @ in small letters, such as example.org"
+
+
+def _secret(value: str) -> str | None:
+    return None if value.isprintable() else "has control characters or line breaks; write it on one line"
+
+
+def _relay_or_empty(value: str) -> str | None:
+    if not value or re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", value):
+        return None
+    return "is not a host name; write it without port, such as mail.example.org"
+
+
+def _user_or_empty(value: str) -> str | None:
+    return None if value.isprintable() else "has control characters; write the name that the relay knows"
 
 
 def _title(value: str) -> str | None:
@@ -181,15 +266,41 @@ def _positive(value: float) -> str | None:
     return None if value > 0 else "is too small; it has to be more than 0"
 
 
+_DAYS = _between(0, 36500)
+
 FORMATS: dict[str, Callable[[Any], str | None]] = {
+    "accounts_archive_after_days": _DAYS,
+    "accounts_groups[].quota": _size,
+    "accounts_remove_after_days": _DAYS,
     "accounts_shell": _shell,
     "accounts_uid_max": _uid,
     "accounts_uid_min": _uid,
+    "accounts_users[].email": _email_or_empty,
+    "accounts_users[].expires": _day,
+    "accounts_users[].full_name": _full_name,
+    "accounts_warn_days": _DAYS,
     "docker_package": _word,
     "docker_session_network": _word,
     "docker_session_subnet": _network,
+    "hub_doors[]": _door,
     "hub_failed_logins": _at_least(1),
+    "hub_invitation_days": _between(1, 90),
     "hub_lockout_seconds": _at_least(1),
+    "hub_mail_admins[]": _email,
+    "hub_mail_password": _secret,
+    "hub_mail_port": _between(1, 65535),
+    "hub_mail_relay": _relay_or_empty,
+    "hub_mail_sender": _email_or_empty,
+    "hub_mail_user": _user_or_empty,
+    "hub_native_title": _title,
+    "hub_oidc_client_secret": _secret,
+    "hub_oidc_groups_claim": _claim,
+    "hub_oidc_issuer": _issuer_or_empty,
+    "hub_oidc_scopes[]": _claim,
+    "hub_oidc_title": _title,
+    "hub_oidc_username_claim": _claim,
+    "hub_oidc_username_domain": _domain_or_empty,
+    "hub_pam_title": _title,
     "hub_password_minimum_length": _between(8, 64),
     "hub_title": _title,
     "images_build[]": _image_name,
@@ -212,7 +323,9 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "sessions_tmp_size": _size,
     "site_http_proxy": _proxy_or_empty,
     "site_https_proxy": _proxy_or_empty,
+    "storage_archive_root": _archive_folder,
     "storage_data_root": _folder,
+    "storage_group_root": _group_folder,
     "storage_home_root": _folder,
 }
 """What a value of the right type has to look like; `name[]` is an element of a list, `name[].key` a key of one."""
@@ -264,6 +377,7 @@ def name_problems(names: Iterator[str] | list[str], specs: Mapping[str, Mapping[
 # --- values -----------------------------------------------------------------------------------------------------
 
 _TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "raw": (lambda _: True, "a value"),
     "str": (lambda value: isinstance(value, str), "a text"),
     "path": (lambda value: isinstance(value, str), "a path"),
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
@@ -281,10 +395,12 @@ def value_problems(name: str, value: Any, spec: Spec, form: str | None = None) -
     """
     form = form or name
     fits, kind = _TYPES[spec.get("type", "str")]
+    if value is None and spec.get("type") == "raw":
+        return
     if value is None:
         yield name, f"empty; write {kind}, or remove the line to take the default, where it has one"
     elif not fits(value):
-        yield name, f"{_shown(value)} is not {kind}; {_advice(spec)}"
+        yield name, f"{'the value' if spec.get('no_log') else _shown(value)} is not {kind}; {_advice(spec)}"
     elif "choices" in spec and value not in spec["choices"]:
         choices = [str(choice) for choice in spec["choices"]]
         guess = _guess(str(value), choices, 0.6)
@@ -298,9 +414,10 @@ def value_problems(name: str, value: Any, spec: Spec, form: str | None = None) -
     elif isinstance(value, Mapping):
         yield from _key_problems(name, value, spec.get("options"), form)
     elif form in FORMATS and (problem := FORMATS[form](value)):
-        # What may hold a password is not shown.
+        # What is or may hold a password is not shown.
         secret = FORMATS[form] is _proxy_or_empty and "@" in value
-        yield name, f"{'the address' if secret else _shown(value)} {problem}"
+        shown = "the value" if spec.get("no_log") else "the address" if secret else _shown(value)
+        yield name, f"{shown} {problem}"
 
 
 def _key_problems(
@@ -320,6 +437,8 @@ def _key_problems(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, date):
+        return str(value)
     text = repr(value) if not isinstance(value, str) else repr(str(value))
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -365,9 +484,10 @@ def rule_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> I
     for file in values.get("site_ca_certificates", []):
         if not exists(file):
             yield "site_ca_certificates", f"{file} is not a file here; give certificates of the machine Ansible runs on"
-    home, data = (Path(str(values.get(name, name))) for name in ("storage_home_root", "storage_data_root"))
-    if home == data or home in data.parents or data in home.parents:
-        yield "storage_data_root", f"{data} and the home root {home} lie in each other; choose separate folders"
+    yield from _folder_problems(values)
+    yield from _people_problems(values)
+    yield from _door_problems(values)
+    yield from _mail_problems(values)
     # Sessions have to outlive restarts of dockerd.
     if values.get("docker_daemon_settings", {}).get("live-restore", True) is not True:
         yield "docker_daemon_settings", "live-restore has to be true, as sessions outlive restarts of Docker; remove it"
@@ -392,6 +512,87 @@ def _admin_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
 def _as_clause(sentence: str) -> str:
     text = sentence.rstrip(".")
     return text[:1].lower() + text[1:] + ("" if ";" in text else "; choose another name")
+
+
+def _folder_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    roots = {
+        "storage_home_root": "home root",
+        "storage_data_root": "data root",
+        "storage_group_root": "group root",
+        "storage_archive_root": "archive root",
+    }
+    for (first, kind), (second, _) in itertools.combinations(roots.items(), 2):
+        one, other = (Path(str(values.get(name, name))) for name in (first, second))
+        if one == other or one in other.parents or other in one.parents:
+            yield second, f"{other} and the {kind} {one} lie in each other; choose separate folders"
+
+
+def _people_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the names that are declared; whether the machine knows them is seen by `labstead apply`."""
+    users, groups = values.get("accounts_users", ()), values.get("accounts_groups", ())
+    reserved = tuple(values.get("accounts_reserved_names", ()))
+    names = _names_module()
+    for setting, items in (("accounts_users", users), ("accounts_groups", groups)):
+        for name, times in Counter(item["name"] for item in items).items():
+            if times > 1:
+                yield setting, f"{_shown(name)} stands there {times} times; keep one of them"
+        for item in items:
+            # What the machine has already may have a name that labstead would not give.
+            known = item.get("existing") and names.is_unix_name(item["name"])
+            if not known and (problem := names.problem_with_name(item["name"], reserved)):
+                kind = "name" if setting == "accounts_groups" else "username"
+                yield setting, f"{_shown(item['name'])}: {_as_clause(problem.replace('username', kind))}"
+    people = {item["name"] for item in users} | set(values.get("hub_admins", ()))
+    for group in groups:
+        if group["name"] in people:
+            yield (
+                "accounts_groups",
+                f"{_shown(group['name'])} is a person, whose own group has that name; choose another",
+            )
+        for role in ("members", "managers"):
+            if group.get("existing") and group.get(role):
+                yield "accounts_groups", f"{group['name']}: an existing group has its own members; remove `{role}`"
+                continue
+            for name in group.get(role, ()):
+                if not names.is_unix_name(name):
+                    yield "accounts_groups", f"{group['name']}: {role}: {_shown(name)} is nobody's name; remove it"
+
+
+def _door_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    doors = values.get("hub_doors")
+    if doors is None:
+        return
+    if not doors or len(set(doors)) != len(doors) or {"pam", "oidc"} <= set(doors):
+        yield (
+            "hub_doors",
+            f"[{', '.join(doors)}] does not work; give native, pam or oidc, or native with one of the others",
+        )
+        return
+    if values.get("hub_signup") == "approval" and "native" not in doors:
+        yield "hub_signup", "nobody can sign up without the door native; add it to hub_doors or set closed"
+    for name in ("hub_oidc_issuer", "hub_oidc_client_id", "hub_oidc_client_secret"):
+        if "oidc" in doors and values.get(name) == "":
+            yield name, "missing; the door oidc needs it"
+        elif "oidc" not in doors and values.get(name):
+            yield name, "not used without the door oidc; remove it or add oidc to hub_doors"
+    if "oidc" in doors and "openid" not in values.get("hub_oidc_scopes", ("openid",)):
+        yield "hub_oidc_scopes", "has no openid, without which a provider tells nobody's name; add it"
+
+
+def _mail_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    relay = values.get("hub_mail_relay")
+    if relay == "":
+        for name in ("hub_mail_user", "hub_mail_password", "hub_mail_sender", "hub_mail_admins"):
+            if values.get(name):
+                yield name, "not used without hub_mail_relay; remove it or name the relay"
+    if not relay:
+        return
+    if values.get("hub_mail_sender") == "":
+        yield "hub_mail_sender", "missing; mail needs an address that it comes from"
+    if (values.get("hub_mail_user") == "") != (values.get("hub_mail_password") == ""):
+        yield "hub_mail_password", "hub_mail_user and hub_mail_password go together; set both or none"
+    elif values.get("hub_mail_password") and values.get("hub_mail_security") == "none":
+        yield "hub_mail_security", "none would send the password where others can read it; choose starttls or tls"
 
 
 def _tls_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """What holds for all roles, inventories and files of the repository."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
+
+from labstead import settings
+from labstead.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
@@ -140,16 +145,103 @@ def test_formats_are_for_settings_that_exist() -> None:
 
 
 def test_sizes_mean_the_same_to_ansible_and_to_the_package() -> None:
-    from labstead.settings import parse_size
-
     checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
     for text in ("4G", "1", "512M", "2T", "0", "0G", "", "4GB", "5 apples", "-1G", "1.5G", "4g", "G"):
         try:
-            parse_size(text)
+            settings.parse_size(text)
             fits = True
         except ValueError:
             fits = False
         assert (checks.FORMATS["sessions_memory"](text) is None) is fits, text
+
+
+@pytest.mark.parametrize(
+    ("role", "variable", "model"),
+    [
+        ("accounts", "__accounts_settings", settings.Accounts),
+        ("accounts", "__accounts_people", settings.People),
+        ("sessions", "__sessions_settings", settings.Sessions),
+        ("hub", "__hub_settings", settings.Hub),
+        ("hub", "__hub_oidc", settings.Oidc),
+        ("hub", "__hub_mail", settings.Mail),
+    ],
+)
+def test_roles_write_every_key_that_the_package_reads(role: str, variable: str, model: type[BaseModel]) -> None:
+    written = yaml.safe_load((ROOT / "roles" / role / "vars" / "main.yml").read_text(encoding="utf-8"))[variable]
+    assert written.keys() == model.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("setting", "model"),
+    [("accounts_users", settings.DeclaredUser), ("accounts_groups", settings.DeclaredGroup)],
+)
+def test_people_and_groups_are_declared_with_the_keys_that_the_package_reads(
+    setting: str, model: type[BaseModel]
+) -> None:
+    assert specs("accounts")[setting]["options"].keys() == model.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"full_name": "Änne O'Berg-Å (guest)"},
+        {"full_name": "Berg, Anna"},
+        {"full_name": "a:b"},
+        {"full_name": 'a"b'},
+        {"full_name": "a\\b"},
+        {"email": "anna@example.org"},
+        {"email": "anna"},
+        {"email": "anna@ex ample.org"},
+        {"expires": "2027-09-30"},
+        {"expires": "2027-02-30"},
+        {"expires": "tomorrow"},
+        {"expires": True},
+        {"name": ""},
+    ],
+)
+def test_people_are_right_or_wrong_to_ansible_and_to_the_package_alike(user: dict[str, Any]) -> None:
+    people = {"users": [{"name": "anna", **user}]}
+    try:
+        settings.parse(settings.People, yaml.safe_dump(people), "people.yml")
+        fits = True
+    except BadInput:
+        fits = False
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    variables = {"hub_admins": ["jane"], "proxy_hostname": "hub.example.org", "accounts_users": people["users"]}
+    assert (checks.problems_of(variables, checks.load_specs(ROOT / "roles"), lambda _: True) == []) is fits
+
+
+@pytest.mark.parametrize(
+    "doors",
+    [list(doors) for count in (0, 1, 2, 3) for doors in itertools.product(("native", "pam", "oidc"), repeat=count)],
+)
+def test_doors_are_right_or_wrong_to_ansible_and_to_the_package_alike(doors: list[str]) -> None:
+    oidc = {"issuer": "https://login.example.org", "client_id": "labstead"} if "oidc" in doors else None
+    hub = {
+        "url": "https://hub.example.org",
+        "address": "172.31.240.1",
+        "admins": ["jane"],
+        "doors": doors,
+        "oidc": oidc,
+    }
+    try:
+        settings.parse(settings.Hub, yaml.safe_dump(hub), "hub.yml")
+        fits = True
+    except BadInput:
+        fits = False
+    variables: dict[str, Any] = {"hub_admins": ["jane"], "proxy_hostname": "hub.example.org", "hub_doors": doors}
+    if oidc:
+        variables |= {f"hub_oidc_{key}": value for key, value in oidc.items()} | {"hub_oidc_client_secret": "x"}
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    assert (checks.problems_of(variables, checks.load_specs(ROOT / "roles"), lambda _: True) == []) is fits
+
+
+def test_secrets_are_marked_as_such() -> None:
+    """The check of the settings shows no value that is marked; the task that writes them tells nothing."""
+    secrets = {name for role in ROLES for name in specs(role) if re.search("secret|password$", name)}
+    assert secrets == {name for role in ROLES for name, spec in specs(role).items() if spec.get("no_log")}
+    (task,) = (task for task in tasks("hub") if "site.env.j2" in str(task))
+    assert task["no_log"] is True
 
 
 @pytest.mark.parametrize("name", ["example", "vagrant", "demo"])
@@ -241,10 +333,13 @@ def test_an_image_has_another_tag_when_anything_in_it_differs(tmp_path: Path) ->
     pack = module(ROOT / "roles" / "images" / "files" / "pack_images.py")
     certificate = tmp_path / "site.crt"
     certificate.write_text("one", encoding="utf-8")
+    wheel = tmp_path / "session.whl"
+    wheel.write_text("one", encoding="utf-8")
     request = {
         "images": str(ROOT / "images"),
         "names": ["base"],
         "base": "debian:1",
+        "wheels": [str(wheel)],
         "certificates": [str(certificate)],
     }
 
@@ -256,8 +351,10 @@ def test_an_image_has_another_tag_when_anything_in_it_differs(tmp_path: Path) ->
     assert tag() == first
     assert tag(base="debian:2") != first
     assert tag(certificates=[]) != first
-    certificate.write_text("two", encoding="utf-8")
-    assert tag() != first
+    for file in (certificate, wheel):
+        file.write_text("two", encoding="utf-8")
+        assert tag() != first
+        file.write_text("one", encoding="utf-8")
 
 
 def test_python_is_never_a_template() -> None:
