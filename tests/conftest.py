@@ -11,19 +11,23 @@ from pathlib import Path
 import pytest
 
 from support import lab as labs
+from support.authority import Authority
+from support.directory import Directory
 from support.lab import Lab, Record
 from support.machine import ROOT, Machine
 from support.person import Person
 
 HERE = Path(__file__).parent
-ORDER = ("unit", "contract", "host", "browser", "host/test_selfcheck.py", "host/test_reboot.py", "host/test_killed.py")
-"""Cheap tests first; those that shake a host last."""
+ORDER = (
+    *("unit", "contract", "host", "browser", "host/test_selfcheck.py", "host/test_reboot.py"),
+    *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
+)
+"""Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other."""
 
 HOSTS: dict[str, Lab] = {
     name: Lab(Machine(name, suite), ROOT / ".build" / "tests" / name)
     for name, suite in (("lt13", "trixie"), ("lt12", "bookworm"))
 }
-_in_use: list[Lab] = []
 _begun: dict[str, float] = {}
 _measured: list[str] = []
 
@@ -51,8 +55,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add to the report of a failed test what its hosts logged since shortly before it began."""
     report = yield
     names = set(getattr(item, "fixturenames", ()))
-    if report.failed and names & {"provisioning", "fresh_bookworm"}:
-        lab = _in_use[-1] if _in_use else HOSTS["lt13"]
+    if report.failed and names & {"provisioning", "bookworm", "fresh_bookworm"}:
+        lab = HOSTS["lt13" if "provisioning" in names else "lt12"]
         try:
             logs = lab.machine.logs(_begun.get(item.nodeid, time.time()) - 10)
         except Exception as error:  # noqa: BLE001 - the failure itself matters more than its logs
@@ -83,14 +87,12 @@ def provisioning(measured: list[str]) -> Iterator[Record]:
     """Provision the Debian 13 host and give the record of it."""
     lab = HOSTS["lt13"]
     record = labs.load_record(lab) if labs.REUSE and lab.machine.exists() else None
-    _in_use.append(lab)
     try:
         if record is None:
             record = labs.provision_from_nothing(lab)
             measured.append(f"first site.yml on Debian 13: {record.first.seconds:.0f} s")
         yield record
     finally:
-        _in_use.remove(lab)
         if not labs.KEEP:
             lab.machine.down()
 
@@ -103,20 +105,41 @@ def lab(provisioning: Record) -> Lab:
     return HOSTS["lt13"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh_bookworm() -> Iterator[Lab]:
     """Boot a fresh Debian 12 host."""
     lab = HOSTS["lt12"]
     lab.folder.mkdir(parents=True, exist_ok=True)
     lab.machine.down()
     lab.machine.up()
-    _in_use.append(lab)
-    try:
-        yield lab
-    finally:
-        _in_use.remove(lab)
-        if not labs.KEEP:
-            lab.machine.down()
+    yield lab
+    if not labs.KEEP:
+        lab.machine.down()
+
+
+@pytest.fixture(scope="session")
+def bookworm(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Give the Debian 12 host as it is: fresh, or provisioned by the test that kills runs."""
+    lab = HOSTS["lt12"]
+    if not (labs.REUSE and lab.machine.exists()):
+        request.getfixturevalue("fresh_bookworm")
+    yield lab
+    if not labs.KEEP:
+        lab.machine.down()
+
+
+@pytest.fixture(scope="session")
+def authority(bookworm: Lab) -> Authority:
+    """Give an authority of the institute's own, which signs the servers beside the hub."""
+    return Authority(bookworm.folder / "institute.crt")
+
+
+@pytest.fixture(scope="session")
+def directory(bookworm: Lab, authority: Authority) -> Directory:
+    """Give the institute's directory, which the Debian 12 host asks through SSSD."""
+    directory = Directory(bookworm.machine)
+    directory.set_up(authority)
+    return directory
 
 
 # --- people

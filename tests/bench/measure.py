@@ -29,7 +29,7 @@ import requests
 
 from labstead import settings
 from labstead.accounts.client import Client
-from labstead.hub import database
+from labstead.hub import login_protocol
 from labstead.secrets import admin_password_file, new_password
 from labstead.selfcheck import SYSTEM_CA, Participant, authority
 
@@ -263,7 +263,7 @@ def labstead_hub(names: Sequence[str]) -> Iterator[Hub]:
         for name in names:
             accounts.create(name)
             # Whoever never signed up nor was approved has no session.
-            database.run_as_hub(name, new_password(), replace=True)
+            login_protocol.set_login(name, new_password(), replace=True)
         way.add_people()
         yield way
     finally:

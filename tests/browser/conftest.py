@@ -100,7 +100,7 @@ def visitor(request: pytest.FixtureRequest, browser: Browser, lab: Lab, shoot: S
 def people_page(lab: Lab, visitor: Visit) -> Page:
     """Give the administrator's page of people, reached as they would: by its address, through the log-in."""
     page = visitor()
-    page.goto("/hub/authorize")
+    page.goto("/hub/people")
     fill_in_log_in(page, ADMIN, lab.machine.out("cat", f"/etc/labstead/secrets/admin-{ADMIN}.password"))
-    expect(page.get_by_role("heading", name="People")).to_be_visible()
+    expect(page.get_by_role("heading", name="People", exact=True)).to_be_visible()
     return page

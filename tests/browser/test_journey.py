@@ -10,6 +10,7 @@ from support.browsing import (
     Visit,
     fill_in_log_in,
     fill_in_sign_up,
+    look_for,
     run_in_first_cell,
     wait_for_lab,
 )
@@ -35,12 +36,13 @@ def test_a_participants_first_day(lab: Lab, visitor: Visit, people_page: Page, s
     shoot(page, "04-refused-before-approval")
 
     people_page.reload()
-    row = people_page.get_by_role("row", name=name)
-    expect(row).to_contain_text("waiting for approval")
+    waiting = people_page.get_by_role("table", name="Waiting for approval")
+    expect(waiting.get_by_role("row", name=name)).to_be_visible()
     shoot(people_page, "05-people-waiting")
     people_page.get_by_role("button", name=f"Approve {name}").click()
-    expect(people_page.get_by_role("row", name=name)).not_to_contain_text("waiting")
-    expect(people_page.get_by_role("row", name=name)).to_contain_text("approved")
+    expect(people_page.get_by_role("status").first).to_contain_text(f"{name} is approved")
+    look_for(people_page, name)
+    expect(people_page.get_by_role("table", name="Accounts").get_by_role("row", name=name)).to_contain_text("active")
     shoot(people_page, "06-people-approved")
 
     fill_in_log_in(page, name)
@@ -112,7 +114,8 @@ def test_sign_up_and_log_in_with_the_keyboard_alone(lab: Lab, visitor: Visit, pe
     people_page.reload()
     people_page.get_by_role("button", name=f"Approve {name}").focus()
     people_page.keyboard.press("Enter")
-    expect(people_page.get_by_role("row", name=name)).to_contain_text("approved")
+    expect(people_page.get_by_role("status").first).to_be_focused()
+    expect(people_page.get_by_role("status").first).to_contain_text(f"{name} is approved")
 
     expect(page.get_by_label("Username")).to_be_focused()
     page.keyboard.type(name)

@@ -43,7 +43,7 @@ def test_not_found(page: Page, shoot: Shoot) -> None:
 
 
 def test_not_allowed(page: Page, shoot: Shoot) -> None:
-    answer = page.goto("/hub/authorize")
+    answer = page.goto("/hub/people")
     assert answer is not None
     assert answer.status == 403
     _is_readable(page, "not allowed", "administrator")

@@ -19,6 +19,11 @@ LINES: dict[str, list[list[str]]] = {
         ["hub_signup", "'open'", "approval, closed"],
         ["hub_admins", "root", "reserved"],
     ],
+    "people and doors": [
+        ["accounts_users[1].expires", "'some day'", "2027-09-30"],
+        ["accounts_groups[1].quota", "'5 apples'", "4G"],
+        ["hub_doors[1]", "'ldap'", "native, pam, oidc"],
+    ],
     "too little disk": [["disk", "GB free", "1000000 GB are needed"]],
     "port in use": [["port 443", "lt-squatter.service", "stop"]],
     "other system": [["Debian GNU/Linux 11", "not supported", "Debian 12 or 13"]],

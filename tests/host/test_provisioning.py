@@ -44,6 +44,7 @@ def secrets(lab: Lab) -> dict[str, str]:
     found = provision.secrets(lab.machine)
     expected = {
         "hub.env CONFIGPROXY_AUTH_TOKEN",
+        "hub.env LABSTEAD_COMMAND_TOKEN",
         "hub.env LABSTEAD_SELFCHECK_TOKEN",
         f"admin-{provision.ADMIN}.password",
         "cookie secret",

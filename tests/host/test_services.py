@@ -8,6 +8,7 @@ import pytest
 
 from support.lab import Lab
 from support.person import Person
+from support.provision import ADMIN
 
 GATE = "/run/labstead/gate.sock"
 ACCOUNTS = "/run/labstead/accounts.sock"
@@ -269,15 +270,13 @@ def test_the_gate_leaves_other_containers_alone(lab: Lab, foreign: str, method: 
 
 
 @pytest.mark.parametrize("user", ["nobody", "labstead-proxy"])
-@pytest.mark.parametrize("socket", [GATE, ACCOUNTS])
-def test_sockets_are_closed_to_others(lab: Lab, socket: str, user: str) -> None:
-    refused = lab.machine.python(CONNECT, socket, user=user, check=False)
+def test_the_gate_is_closed_to_others(lab: Lab, user: str) -> None:
+    refused = lab.machine.python(CONNECT, GATE, user=user, check=False)
     assert "PermissionError" in refused.stderr
 
 
-@pytest.mark.parametrize("socket", [GATE, ACCOUNTS])
-def test_sockets_are_closed_to_people(lab: Lab, participant: Person, socket: str) -> None:
-    refused = lab.machine.python(CONNECT, socket, user=participant.name, check=False)
+def test_the_gate_is_closed_to_people(lab: Lab, participant: Person) -> None:
+    refused = lab.machine.python(CONNECT, GATE, user=participant.name, check=False)
     assert "PermissionError" in refused.stderr
 
 
@@ -317,17 +316,47 @@ def test_the_accounts_service_tells_root_about_an_account(lab: Lab, participant:
 @pytest.mark.parametrize(
     "request_",
     [
-        {"op": "show"},
+        {"op": "add", "name": "new-1"},
         {"op": "link", "name": "dora-of-the-host"},
+        {"op": "expire", "name": "ADMIN", "day": "2020-01-01"},
+        {"op": "retire", "name": "ADMIN"},
+        {"op": "set-group", "name": "new-1", "declared": ["ADMIN"]},
+        {"op": "remove-group", "name": "new-1"},
         {"op": "make-canary"},
         {"op": "remove-canary"},
     ],
     ids=lambda request: request["op"],
 )
-def test_the_hub_may_not_ask_for_what_is_roots(lab: Lab, request_: dict[str, str]) -> None:
+def test_the_hub_may_not_ask_for_what_is_roots(lab: Lab, request_: dict[str, Any]) -> None:
     lab.machine.sh("id dora-of-the-host >/dev/null 2>&1 || useradd --create-home dora-of-the-host")
+    request_ = json.loads(json.dumps(request_).replace("ADMIN", ADMIN))
     before = lab.state()
     reply = say(lab, request_, "labstead")
+    assert reply["error"]["code"] == "not-allowed"
+    assert reply["result"] is None
+    assert lab.state() == before
+
+
+@pytest.mark.parametrize("user", ["nobody", "labstead-proxy", "labstead-gate"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"op": "show"},
+        {"op": "check", "name": "zoe"},
+        {"op": "create", "name": "new-1"},
+        {"op": "lock", "name": "ADMIN"},
+        {"op": "unlock", "name": "ADMIN"},
+        {"op": "open-session", "name": "ADMIN"},
+        {"op": "check-password", "name": "ADMIN", "password": "x"},
+        {"op": "arrive", "name": "new-1", "subject": "https://login.example.org 1"},
+        {"op": "retire", "name": "ADMIN"},
+    ],
+    ids=lambda request: request["op"],
+)
+def test_everybody_may_ask_about_their_groups_alone(lab: Lab, request_: dict[str, str], user: str) -> None:
+    before = lab.state()
+    request_ = json.loads(json.dumps(request_).replace("ADMIN", ADMIN))
+    reply = say(lab, request_, user)
     assert reply["error"]["code"] == "not-allowed"
     assert reply["result"] is None
     assert lab.state() == before
@@ -363,3 +392,29 @@ def test_a_caller_that_says_nothing_does_not_block_the_others(lab: Lab) -> None:
     silent = f"import socket; silent = socket.socket(socket.AF_UNIX); silent.connect({ACCOUNTS!r})"
     reply = json.loads(lab.machine.python(silent + SAY, '{"op": "check", "name": "zoe"}', user="labstead").stdout)
     assert reply["result"] == {"problem": None}
+
+
+# --- the machine's ssh
+
+
+SSH = """
+    name=$1
+    folder=$(mktemp --directory)
+    trap 'rm -rf "$folder" "/home/$name/.ssh"' EXIT
+    ssh-keygen -q -t ed25519 -N '' -f "$folder/key"
+    install --directory --owner="$name" --group="$name" --mode=0700 "/home/$name/.ssh"
+    install --owner="$name" --group="$name" --mode=0600 "$folder/key.pub" "/home/$name/.ssh/authorized_keys"
+    ssh -i "$folder/key" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \\
+        -o ConnectTimeout=20 "$name@127.0.0.1" id --user --name
+"""
+
+
+def test_people_come_in_by_ssh_only_where_an_administrator_lets_them(lab: Lab, somebody: str) -> None:
+    refused = lab.machine.sh(SSH, somebody, check=False)
+    assert refused.returncode == 255
+    assert "Permission denied" in refused.stderr
+    lab.machine.run("gpasswd", "--delete", somebody, "labstead-people")
+    try:
+        assert lab.machine.sh(SSH, somebody).stdout.strip() == somebody
+    finally:
+        lab.machine.run("gpasswd", "--add", somebody, "labstead-people")

@@ -162,7 +162,8 @@ def test_a_large_upload_arrives_whole(lab: Lab, participant: Person) -> None:
     """20 MB in one request; nginx takes 1 MB where nobody says otherwise."""
     content = "0123456789abcdef" * (20 * 2**20 // 16)
     model = {"type": "file", "format": "text", "content": content}
-    answer = participant.api("PUT", f"/user/{participant.name}/api/contents/large.txt", json=model)
+    place = f"/user/{participant.name}/api/contents/home/{participant.name}/large.txt"
+    answer = participant.api("PUT", place, json=model)
     assert answer.status_code == 201, answer.text[:300]
     size = lab.machine.out("stat", "--format=%s", f"/home/{participant.name}/large.txt")
     assert int(size) == 20 * 2**20

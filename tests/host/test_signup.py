@@ -168,26 +168,26 @@ def test_a_name_is_taken_while_it_waits(lab: Lab, waiting: Person) -> None:
 def test_following_a_link_approves_nobody(lab: Lab, admin: Person, waiting: Person) -> None:
     before = lab.state()
     for query in ("", "?decision=approve"):
-        answer = admin.visit(f"/hub/authorize/{waiting.name}{query}")
+        answer = admin.visit(f"/hub/people/{waiting.name}{query}")
         assert answer.status_code in (403, 405)
     assert lab.state() == before
 
 
 def test_an_approval_without_its_token_is_refused(lab: Lab, admin: Person, waiting: Person) -> None:
     before = lab.state()
-    answer = admin.post(f"/hub/authorize/{waiting.name}", {"decision": "approve"})
+    answer = admin.post(f"/hub/people/{waiting.name}", {"decision": "approve"})
     assert answer.status_code == 403
     assert lab.state() == before
 
 
 def test_only_an_admin_sees_and_decides(lab: Lab, participant: Person, waiting: Person) -> None:
     before = lab.state()
-    assert participant.visit("/hub/authorize").status_code == 403
+    assert participant.visit("/hub/people").status_code == 403
     decision = {"decision": "approve", "_xsrf": participant.token("/hub/")}
-    answer = participant.post(f"/hub/authorize/{waiting.name}", decision)
+    answer = participant.post(f"/hub/people/{waiting.name}", decision)
     assert answer.status_code == 403
     stranger = lab.person("stranger")
-    assert stranger.visit("/hub/authorize", allow_redirects=False).status_code in (302, 403)
+    assert stranger.visit("/hub/people", allow_redirects=False).status_code in (302, 403)
     assert lab.state() == before
 
 
@@ -203,7 +203,7 @@ def test_an_approval_makes_the_account_and_opens_the_log_in(lab: Lab, admin: Per
 
 
 def test_an_approval_twice_changes_nothing(lab: Lab, admin: Person, waiting: Person) -> None:
-    form = admin.form("/hub/authorize", f"/hub/authorize/{waiting.name}")
+    form = admin.form(f"/hub/people?q={waiting.name}", f"/hub/people/{waiting.name}")
     assert admin.post(form.action, {**form.fields, "decision": "approve"}).status_code == 302
     before = lab.state()
     assert admin.post(form.action, {**form.fields, "decision": "approve"}).status_code < 500
@@ -229,37 +229,77 @@ def test_a_denied_sign_up_is_forgotten(lab: Lab, admin: Person, waiting: Person)
     assert waiting.sign_up().status_code == 200
 
 
-def test_a_revoked_approval_closes_the_log_in_and_keeps_the_account(lab: Lab, admin: Person) -> None:
+def test_a_locked_account_closes_the_log_in_and_keeps_what_there_is(lab: Lab, admin: Person) -> None:
     person = lab.join("rita", admin).start()
     assert _containers(lab, person) != ""
-    assert admin.decide("revoke", person.name).status_code == 302
+    assert admin.decide("lock", person.name).status_code == 302
     assert person.name in lab.state()["users"]
     refused = lab.person(person.name).try_to_log_in()
     assert refused.status_code == 403
-    assert "was taken back" in words_of(refused.text)
-    assert not _approved(lab, person.name)
+    assert "is locked" in words_of(refused.text)
+    assert "/hub/login" in person.visit("/hub/home").url, "the log-in that was open stays open"
     wait_for("end of the session", lambda: _containers(lab, person) == "", 30)
     # shadow(5): the day of expiry; with it ssh keys do not open the account either.
     assert lab.machine.out("getent", "shadow", person.name).split(":")[7] == "1"
 
-    assert admin.decide("approve", person.name).status_code == 302
+    assert admin.decide("unlock", person.name).status_code == 302
     assert lab.machine.out("getent", "shadow", person.name).split(":")[7] == ""
     lab.person(person.name).log_in()
 
 
-def test_a_session_that_starts_while_the_approval_is_taken_back_ends(lab: Lab, admin: Person) -> None:
+def test_an_administrator_is_not_locked_from_the_page(lab: Lab, admin: Person) -> None:
+    before = lab.state()
+    answer = admin.post(f"/hub/people/{ADMIN}", {"decision": "lock", "_xsrf": admin.token("/hub/")})
+    assert answer.status_code == 400
+    assert "is an administrator" in words_of(answer.text)
+    assert lab.state() == before
+
+
+def test_an_approval_is_for_the_sign_up_that_was_seen(lab: Lab, admin: Person, waiting: Person) -> None:
+    """Denied meanwhile, and signed up anew by somebody else."""
+    form = admin.form(f"/hub/people?q={waiting.name}", f"/hub/people/{waiting.name}")
+    assert admin.decide("deny", waiting.name).status_code == 302
+    assert lab.person(waiting.name, "another quiet otter").sign_up().status_code == 200
+    before = lab.state()
+    answer = admin.post(form.action, {**form.fields, "decision": "approve"})
+    assert answer.status_code == 400
+    assert "changed meanwhile" in words_of(answer.text)
+    assert lab.state() == before
+
+
+def test_the_old_address_of_the_page_leads_to_it(admin: Person) -> None:
+    assert admin.visit("/hub/authorize").url.endswith("/hub/people")
+
+
+def test_a_session_that_starts_while_the_account_is_locked_ends(lab: Lab, admin: Person) -> None:
     person = lab.join("ria", admin)
     # The person's own configuration keeps the server from answering for a while.
     script = 'd=/home/$1/.jupyter; mkdir -p $d; echo "import time; time.sleep(8)" > $d/jupyter_server_config.py'
     lab.machine.sh(script + '; chown -R "$1:" $d', person.name)
     assert person.api("POST", f"/hub/api/users/{person.name}/server").status_code in (201, 202)
     wait_for("the container", lambda: _containers(lab, person) != "", 30)
-    assert admin.decide("revoke", person.name).status_code == 302
+    assert admin.decide("lock", person.name).status_code == 302
     wait_for("end of the session", lambda: _containers(lab, person) == "", 60)
 
 
 def _containers(lab: Lab, person: Person) -> str:
     return lab.machine.out("docker", "ps", "--quiet", f"--filter=label=org.labstead.user={person.name}")
+
+
+def test_a_user_whom_only_jupyterhub_knows_gets_no_session(lab: Lab, admin: Person) -> None:
+    """JupyterHub's own page and API can make users; only the ledger has people."""
+    name = lab.somebody("ghost").name
+    assert admin.api("POST", f"/hub/api/users/{name}").status_code == 201
+    assert admin.api("POST", f"/hub/api/users/{name}/server").status_code == 403
+    assert name not in lab.machine.sh("docker ps --all --format '{{.Names}}'").stdout
+    assert admin.api("DELETE", f"/hub/api/users/{name}").status_code == 204
+
+
+def test_a_user_whom_jupyterhub_forgets_keeps_the_log_in(lab: Lab, admin: Person) -> None:
+    person = lab.join("dana", admin)
+    assert admin.api("DELETE", f"/hub/api/users/{person.name}").status_code == 204
+    assert "/hub/login" in person.visit("/hub/home").url
+    lab.person(person.name).log_in()
 
 
 def test_numbers_are_given_once(lab: Lab, admin: Person) -> None:

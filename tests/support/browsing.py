@@ -35,6 +35,14 @@ def fill_in_log_in(page: Page, name: str, password: str = PASSWORD) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
+def look_for(people_page: Page, words: str) -> None:
+    """Search on the administrators' page of people."""
+    people_page.get_by_label("Search").fill(words)
+    people_page.keyboard.press("Enter")
+    expect(people_page.get_by_label("Search")).to_have_value(words)
+    expect(people_page.get_by_role("link", name="Show all")).to_be_visible()
+
+
 def wait_for_lab(page: Page, name: str) -> None:
     """Wait until JupyterLab has opened."""
     page.wait_for_url(re.compile(rf"/user/{name}/lab"), timeout=START)

@@ -32,6 +32,9 @@ class _Forms(HTMLParser):
             value = words.get("value", "")
             if words.get("type") == "submit":
                 self.forms[-1].buttons.append((words["name"], value))
+            elif words.get("type") == "radio":
+                first = self.forms[-1].fields.setdefault(words["name"], "")
+                self.forms[-1].fields[words["name"]] = value if "checked" in words else first
             else:
                 self.forms[-1].fields[words["name"]] = value
 

@@ -30,6 +30,10 @@ print(json.dumps({
     "users": sorted(entry.pw_name for entry in pwd.getpwall()),
     "groups": sorted(f"{entry.gr_name}:{entry.gr_gid}:{entry.gr_mem}" for entry in grp.getgrall()),
     "homes": sorted(path.name for path in pathlib.Path("/home").iterdir()),
+    "folders": sorted(
+        f"{path.name}:{path.stat().st_mode:o}:{path.stat().st_uid}:{path.stat().st_gid}"
+        for path in pathlib.Path("/groups").glob("*")
+    ),
     "ledger": rows("/var/lib/labstead/accounts/ledger.sqlite", "SELECT name, uid, state FROM account"),
     "sign-ups": rows("/var/lib/labstead/hub/jupyterhub.sqlite", "SELECT username, is_authorized FROM users_info"),
     "hub users": rows("/var/lib/labstead/hub/jupyterhub.sqlite", "SELECT name, admin FROM users"),
@@ -91,7 +95,7 @@ class Lab:
     # --- the machine
 
     def state(self) -> dict[str, Any]:
-        """Give what there is of people on the host: NSS, homes, ledger, log-ins."""
+        """Give what there is of people on the host: NSS, homes, group folders, ledger, log-ins."""
         found: dict[str, Any] = json.loads(self.machine.python(STATE).stdout)
         return found
 
@@ -140,6 +144,11 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "empty list of admins": {"hub_admins": []},
     "bad size": {"sessions_memory": "5 apples"},
     "three at once": {"docker_session_subnet": "172.31.240.0/33", "hub_signup": "open", "hub_admins": ["root"]},
+    "people and doors": {
+        "accounts_users": [{"name": "anna", "expires": "some day"}],
+        "accounts_groups": [{"name": "ocean", "quota": "5 apples"}],
+        "hub_doors": ["ldap"],
+    },
     "too little disk": {"preflight_minimum_disk_gb": 1000000},
 }
 """Inventories that site.yml has to refuse."""

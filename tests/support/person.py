@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 
@@ -24,6 +24,9 @@ class Person:
     :param url: the hub
     :param ca: file with the authority to trust
     """
+
+    door = "native"
+    """Which of the log-in page's choices they take, where it gives a choice."""
 
     def __init__(self, url: str, ca: Path, name: str, password: str = PASSWORD) -> None:
         self.url, self.ca, self.name, self.password = url, ca, name, password
@@ -68,7 +71,10 @@ class Person:
 
     def try_to_log_in(self, password: str | None = None) -> requests.Response:
         """Fill in the log-in form and give the answer, which is a redirect if it went well."""
-        return self.submit("/hub/login", "/hub/login", username=self.name, password=password or self.password)
+        form = self.form("/hub/login", "/hub/login")
+        choice = {"door": self.door} if "door" in form.fields else {}
+        filled = {"username": self.name, "password": password or self.password, **choice}
+        return self.post(form.action, {**form.fields, **filled})
 
     def log_in(self) -> "Person":
         """Log in."""
@@ -79,8 +85,8 @@ class Person:
         return self
 
     def decide(self, decision: str, name: str) -> requests.Response:
-        """Press a button of the page of people, as an administrator."""
-        return self.submit("/hub/authorize", f"/hub/authorize/{name}", decision=decision)
+        """Press a button of the page of people, as an administrator, having searched for them."""
+        return self.submit(f"/hub/people?q={quote(name)}", f"/hub/people/{name}", decision=decision)
 
     # --- scripts of pages
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from support import relay
 from support.machine import ROOT, Machine, call, wait_for
 
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
@@ -27,6 +28,8 @@ LONGEST = 1500
 """Seconds that any run may take; about five times what one from nothing takes on two cores."""
 
 ADMIN = "hubadmin"
+SENDER = "hub@institute.test"
+ADMINS_MAIL = "admins@institute.test"
 SETTINGS: dict[str, Any] = {
     "hub_admins": [ADMIN],
     "hub_signup": "approval",
@@ -34,7 +37,13 @@ SETTINGS: dict[str, Any] = {
     "hub_password_minimum_length": 11,
     "hub_failed_logins": 4,
     "hub_lockout_seconds": 90,
+    "hub_mail_relay": "127.0.0.1",
+    "hub_mail_port": relay.PORT,
+    "hub_mail_sender": SENDER,
+    "hub_mail_admins": [ADMINS_MAIL],
     "accounts_uid_min": 24000,
+    "accounts_archive_after_days": 20,
+    "accounts_remove_after_days": 60,
     "proxy_login_rate": "300r/m",
     "sessions_memory": "1G",
     "sessions_cpus": 1.0,
@@ -227,7 +236,7 @@ import json, pathlib, re
 found = {}
 for path in pathlib.Path("/etc/labstead/secrets").iterdir():
     for line in path.read_text().split():
-        found[f"{path.name} {line.split('=')[0] if '=' in line else ''}".strip()] = line.split("=", 1)[-1]
+        found[f"{path.name} {line.split('=')[0] if '=' in line else ''}".strip()] = line.split("=", 1)[-1].strip('"')
 found["cookie secret"] = pathlib.Path("/var/lib/labstead/hub/jupyterhub_cookie_secret").read_text().strip()
 for path in pathlib.Path("/etc/labstead/tls").glob("*.key"):
     # Any line of the key's body will do; the first ones of all keys of a kind are alike.
