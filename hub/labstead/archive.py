@@ -24,6 +24,9 @@ from labstead.settings import Accounts
 _SECONDS = 17 * 3600
 """How long one archive may take; labstead-tidy.service has a little more."""
 
+_END = 150
+"""Characters of each end of a program's complaint."""
+
 _FILE = re.compile(r"(?P<name>[a-z][a-z0-9_-]*)-(?P<uid>\d+)\.tar\.gz")
 _LEFTOVER = re.compile(r"\.(removed|archived)-(\d+)")
 
@@ -111,6 +114,11 @@ def _close(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def _short(words: str) -> str:
+    """Give both ends of a line with a name of somebody's file in it, which may be very long."""
+    return words if len(words) <= 2 * _END else f"{words[:_END]} … {words[-_END:]}"
+
+
 def _run(command: Sequence[str], stdout: int = subprocess.DEVNULL) -> None:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     try:
@@ -127,7 +135,7 @@ def _run(command: Sequence[str], stdout: int = subprocess.DEVNULL) -> None:
         raise LabsteadError(f"{command[0]}: still not done after {_SECONDS // 3600} hours") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise LabsteadError(f"{command[0]}: {lines[0].removeprefix(f'{command[0]}: ')}")
+        raise LabsteadError(f"{command[0]}: {_short(lines[0].removeprefix(f'{command[0]}: '))}")
 
 
 def _differences(archive: Path, folder: Path) -> None:

@@ -260,9 +260,9 @@ class DeclaredUser(_Settings):
 
     name: Annotated[str, Field(min_length=1)]
     """Unix name."""
-    full_name: Annotated[str, Field(pattern=r"^[^:\n,=\\\"]*$")] = ""
+    full_name: Annotated[str, Field(pattern=r"^[^:,=\\\"\x00-\x1f\x7f-\x9f]*$")] = ""
     """Name as people write it; the GECOS field of accounts that labstead makes."""
-    email: Annotated[str, Field(pattern=r"^([^\s@]+@[^\s@]+)?$")] = ""
+    email: Annotated[str, Field(pattern=r"^([^\s@\x00-\x1f\x7f-\x9f]+@[^\s@\x00-\x1f\x7f-\x9f]+)?$")] = ""
     """Where mail about the account goes."""
     expires: date | None = None
     """First day on which the account is closed."""

@@ -31,6 +31,7 @@ STATE = Path("/var/lib/labstead/tidy.json")
 
 _SHARES = Path(".local/share/labstead/shares.json")
 _SHARE_SECONDS = 60
+_SHARE_MEMORY = 2**30
 _MOST_LINES, _LINE_LENGTH = 20, 300
 """How much a person's own files can make this program say of them."""
 _DU_SECONDS = 4 * 3600
@@ -116,9 +117,14 @@ class Tidying:
         yield from self._noted(self._tell_administrators())
 
     def _noted(self, lines: Iterable[Line]) -> Iterator[Line]:
-        for line in lines:
-            self._lines.append(line)
-            yield line
+        """Give a step's lines; where the step as a whole fails, that is one of them."""
+        try:
+            for line in lines:
+                self._lines.append(line)
+                yield line
+        except (LabsteadError, OSError, subprocess.SubprocessError) as error:
+            self._lines.append(Line(words=_plain(" ".join(str(error).split())), failed=True))
+            yield self._lines[-1]
 
     @contextmanager
     def _failing(self, what: str, lines: list[Line]) -> Iterator[None]:
@@ -258,14 +264,14 @@ class Tidying:
     def _homes(self, people: Iterable[Account]) -> Iterator[tuple[Account, pwd.struct_passwd]]:
         for account in people:
             entry = machine.user(account.name)
-            if entry is not None and entry.pw_uid == account.uid and Path(entry.pw_dir).is_dir():
+            if entry is not None and entry.pw_uid == account.uid and _is_there(entry.pw_dir):
                 yield account, entry
 
     def _end_shares(self, people: Iterable[Account]) -> Iterator[Line]:
         """Have everybody end the shares whose day has come, as themselves."""
         program = Path(sys.executable).with_name("share")
         for account, entry in self._homes(people):
-            if not Path(entry.pw_dir, _SHARES).exists():
+            if not _is_there(f"{entry.pw_dir}/{_SHARES}"):
                 continue
             try:
                 said = _as_person(entry, [str(program), "expire"])
@@ -306,6 +312,11 @@ class Tidying:
             yield from self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
 
 
+def _is_there(path: str) -> bool:
+    """Tell whether root sees a file; names too long, homes that shut out root and the like are nobody's mistake."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises what it does not know
+
+
 def _plain(words: str) -> str:
     """Give text that holds names which somebody chose as one short line."""
     return "".join(letter if letter.isprintable() else "?" for letter in words)[:_LINE_LENGTH]
@@ -315,7 +326,8 @@ def _as_person(entry: pwd.struct_passwd, command: list[str]) -> list[str]:
     """Run a command as somebody, for a bounded time, and give the lines that it prints."""
     groups = [gid for gid in os.getgrouplist(entry.pw_name, entry.pw_gid) if gid >= FIRST_PERSON]
     done = subprocess.run(
-        command,
+        # What they put in the place of their list must not take the machine's memory.
+        ["prlimit", f"--as={_SHARE_MEMORY}", "--", *command],
         user=entry.pw_uid,
         group=entry.pw_gid,
         extra_groups=groups,

@@ -84,6 +84,9 @@ class Unix:
         if command[1] == "--comment":
             self.users[name].pw_gecos = command[2]
             return
+        if command[1] == "--append":
+            self.groups[command[3]].gr_mem.append(name)
+            return
         fields = self.shadow[name].split(":")
         self.shadow[name] = ":".join([*fields[:6], command[2], *fields[7:]])
 

@@ -209,6 +209,45 @@ def test_of_other_people_only_a_few_are_heard_at_a_time(tmp_path: Path, monkeypa
         assert "has no name on this machine" in str(caught.value)
 
 
+def test_somebody_may_ask_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STRANGERS_PER_UID", 1)
+    with serving(tmp_path, monkeypatch, uid=4_000_000) as path:
+        for _ in range(200):
+            with pytest.raises(AccountRefused, match="has no name on this machine"):
+                Client(path).groups()
+
+
+def test_refusals_are_short_in_the_journal(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"u{number}" for number in range(5000)]
+    assert code(ask(service, 0, op="set-group", name="ocean", declared=names)) == "unknown"
+    assert "refused: " in caplog.text
+    assert len(caplog.text) < 1000
+
+
+def test_a_client_waits_until_there_is_room_to_be_heard(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as flood:
+        listener.bind(path)
+        listener.listen(1)
+        for _ in range(2):
+            flood.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+
+        def serve() -> None:
+            time.sleep(0.3)
+            for _ in range(2):
+                listener.accept()[0].close()
+            with listener.accept()[0] as connection:
+                connection.sendall(server._line(protocol.Reply(result=protocol.Problem(problem=None))))
+                connection.recv(1024)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            assert Client(path).problem("anna") is None
+        finally:
+            thread.join(10)
+
+
 def test_a_service_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(LabsteadError, match=r"does not answer at .*systemctl status") as caught:
         Client(str(tmp_path / "none")).problem("anna")

@@ -1,6 +1,7 @@
 """What the accounts service does, on accounts that stand in for the machine's; the real ones are made on a host."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from labstead import identity
-from labstead.accounts import pam, protocol
+from labstead.accounts import machine, pam, protocol
 from labstead.accounts.ledger import Ledger
 from labstead.accounts.service import Service
 from labstead.errors import AccountRefused, Refusal
@@ -101,6 +102,16 @@ def refused(service: Service, request: protocol.Request, code: Refusal, words: s
 # --- making
 
 
+@pytest.mark.parametrize("was_locked", [False, True])
+def test_an_account_of_an_older_ledger_joins_the_group_of_people(unix: Unix, was_locked: bool) -> None:
+    unix.add_group(machine.PEOPLE_GROUP, 998)
+    unix.add_user("anna", 20000)
+    if was_locked:
+        unix.run(["usermod", "--expiredate", machine.EXPIRED, "--", "anna"])
+    assert machine.adopt("anna") is was_locked
+    assert unix.groups[machine.PEOPLE_GROUP].gr_mem == ["anna"]
+
+
 def test_an_account_is_made_once(service: Service, unix: Unix) -> None:
     first = create(service)
     assert (first.uid, first.gid, first.state, first.door, first.changed) == (20000, 20000, "active", "native", True)
@@ -151,6 +162,20 @@ def test_an_approval_does_not_open_an_account_of_another_door_or_the_machines(
     refused(service, protocol.Create(name="anna" if door == "oidc" else "doro"), Refusal.TAKEN)
 
 
+def test_a_new_account_does_not_inherit_the_groups_of_a_name_that_is_gone(service: Service, unix: Unix) -> None:
+    """Whom only the machine knew and who was deleted there leaves no line in /etc/group, but one in the ledger."""
+    unix.add_user("anna", 1000)
+    unix.add_user("ben", 1001)
+    service.handle(protocol.SetGroup(name="ocean", declared=("anna", "ben"), managers=("anna",)))
+    del unix.users["anna"]
+    unix.groups["ocean"].gr_mem.remove("anna")
+    create(service)
+    group = service.handle(protocol.SetGroup(name="ocean"))
+    assert isinstance(group, protocol.Group)
+    assert (group.members, group.managers) == (("ben",), ())
+    assert unix.groups["ocean"].gr_mem == ["ben"]
+
+
 def test_a_missing_home_of_an_account_is_not_made_anew(service: Service, unix: Unix) -> None:
     """Its file system is not mounted, most likely."""
     create(service)
@@ -165,6 +190,7 @@ def test_somebody_elses_folder_does_not_become_a_home(service: Service, unix: Un
     (unix.home_root / "anna").mkdir()
     with pytest.raises(AccountRefused, match="belongs to somebody else"):
         create(service)
+    assert "anna" not in unix.users
     with pytest.raises(AccountRefused, match="not an account of the hub"):
         open_session(service)
 
@@ -434,6 +460,23 @@ def test_a_removed_name_inherits_nothing(service: Service, unix: Unix, tmp_path:
     assert (groups.groups[0].members, groups.groups[0].managers) == ((), ())
 
 
+def test_a_home_that_is_a_mount_point_keeps_its_owner(
+    service: Service, unix: Unix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(service)
+    with monkeypatch.context() as patched:
+
+        def busy(*_: object) -> None:
+            raise OSError(errno.EBUSY, "busy")
+
+        patched.setattr(Path, "rename", busy)
+        refused(service, protocol.Retire(name="anna"), Refusal.FAILED, "something is mounted")
+    assert "anna" in unix.users
+    assert show(service).locked == "locked"
+    assert ask(service, protocol.Retire(name="anna")).state == "retired"
+    assert "anna" not in unix.users
+
+
 def test_an_account_in_use_is_not_removed(service: Service, unix: Unix) -> None:
     create(service)
     unix.running[20000] = (4711,)
@@ -497,6 +540,7 @@ def test_the_canary_is_the_self_checks(service: Service, unix: Unix) -> None:
     for request in (
         protocol.Retire(name=first.name),
         protocol.Expire(name=first.name, day=TODAY),
+        protocol.Lock(name=first.name),
         protocol.Link(name=first.name),
         protocol.Create(name=first.name),
     ):

@@ -136,6 +136,13 @@ def test_an_archive_is_never_written_over(settings: Accounts) -> None:
     assert (settings.home_root / ".removed-20007" / "notes").exists()
 
 
+def test_a_complaint_about_a_long_name_is_short() -> None:
+    with pytest.raises(LabsteadError) as caught:
+        archive._run(["ls", "--", "x" * 5000])
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).endswith("File name too long")
+
+
 def test_what_is_mounted_inside_is_not_deleted(settings: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     home = settings.home_root / ".removed-20007"
     mounts = f"36 35 98:0 / {home}/with\\040blank rw - tmpfs none rw\n"

@@ -281,6 +281,33 @@ def test_shares_are_ended_as_the_person_whose_they_are(host: Path, monkeypatch: 
     assert (line.words, line.failed) == ("shares of anna: not ended: bad ?[1mlist", False)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody")
+def test_what_somebody_puts_in_the_place_of_their_shares_hinders_nobody(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is too long is an error that `Path.exists` raises; an endless file takes memory."""
+    entry = pwd.struct_passwd(("anna", "x", 20000, 20000, "", str(host / "home" / "anna"), "/bin/sh"))
+    monkeypatch.setattr(machine, "user", lambda _: entry)
+    folder = host / "home" / "anna" / ".local"
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to("a" * 300)
+    assert run(Site(Ledger(person("anna", 20000))), host) == []
+    assert usage.read(host / "usage.json").measured_at is not None
+    with pytest.raises(LabsteadError, match="memory exhausted"):
+        tidy._as_person(entry, ["dd", "if=/dev/zero", "of=/dev/null", "bs=2G", "count=1"])
+
+
+def test_a_step_that_fails_takes_no_other_along(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise OSError("no\nway")
+
+    site = Site(Ledger(person("anna", 20000)))
+    monkeypatch.setattr(site.accounts, "groups", fail)
+    monkeypatch.setattr(tidy.Tidying, "_homes", fail)
+    lines = run(site, host)
+    assert [(line.words, line.failed) for line in lines] == [("no way", True)] * 3
+
+
 def test_errors_are_lines(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> None:
         raise LabsteadError("tar: No space left\non device")

@@ -27,8 +27,8 @@ ROOT_LIKE = frozenset(
 _PAM_AT_A_TIME = 8
 _PAM_PATIENCE_SECONDS = 30.0
 
-_UNFIT = re.compile(r"[:,=\\\"\x00-\x1f\x7f]+")
-_EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+_UNFIT = re.compile(r"[:,=\\\"\x00-\x1f\x7f-\x9f]+")
+_EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f-\x9f]+@[^\s@\x00-\x1f\x7f-\x9f]+")
 
 
 def _refused(text: str) -> AccountRefused:

@@ -4,6 +4,7 @@ The one rule: a home that is missing though its account exists is not made anew;
 likely.
 """
 
+import errno
 import os
 import pwd
 import shutil
@@ -51,7 +52,12 @@ def set_aside(folder: Path, number: int) -> None:
     """Move a home or a group's folder to `removed`, as far as it is there."""
     if folder.is_dir() and not folder.is_symlink():
         require_room(folder.parent, number)
-        folder.rename(removed(folder.parent, number))
+        try:
+            folder.rename(removed(folder.parent, number))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise AccountRefused(Refusal.FAILED, f"something is mounted at {folder}; unmount it first") from None
 
 
 def delete(folder: Path) -> None:

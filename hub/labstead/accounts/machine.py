@@ -168,6 +168,16 @@ def was_locked_by_labstead(name: str) -> bool:
     return _shadow(name)[1] == EXPIRED
 
 
+def adopt(name: str) -> bool:
+    """Do for an account from before the ledger's version 2 what later ones have had from the start.
+
+    :return: whether labstead had locked it
+    """
+    if user(name) is not None and group(PEOPLE_GROUP) is not None:
+        run(["usermod", "--append", "--groups", PEOPLE_GROUP, "--", name])
+    return was_locked_by_labstead(name)
+
+
 def follow_lock(account: Account) -> bool:
     """Make a Unix account that labstead made as closed as the ledger says.
 

@@ -45,6 +45,7 @@ class Create(_Message):
 
     A name that the ledger has is refused unless it is an account that labstead made for the door native, which only
     an earlier approval of the same log-in or root can have made, and root gives such an account its log-in first.
+    What `Lock` closed is opened; an expired account is refused.
     """
 
     op: Literal["create"] = "create"
@@ -103,7 +104,8 @@ class Unlock(_Message):
 class Retire(_Message):
     """Remove an account for good (root): Unix account, memberships, session files. Reply: `Account`.
 
-    The uid is never given again. The home of an account that labstead made is moved to `.removed-UID` beside its place,
+    Refused while processes of the uid run. The uid is never given again, and its owner comes back through root alone,
+    whichever their door. The home of an account that labstead made is moved to `.removed-UID` beside its place,
     where the caller archives or deletes it (`labstead.archive`); a linked account keeps account and home.
     """
 

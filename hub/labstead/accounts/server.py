@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 from pydantic import ValidationError
 
@@ -29,6 +30,11 @@ _THREADS = 32
 _STRANGERS = 16
 _STRANGERS_PER_UID = 2
 """How many callers are heard at the same time who are neither root nor the hub, and how many of the same uid."""
+
+_MOST_WORDS = 500
+"""Characters of a refusal in the journal: everybody may ask, and a flood must not push out what was done."""
+_SMALL = 64 * 1024
+"""Bytes that a socket takes at once, whether anybody reads them or not."""
 
 log = logging.getLogger("labstead.accounts")
 
@@ -86,7 +92,7 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
         result = service.handle(request, person, is_root=uid == 0)
     except AccountRefused as refused:
         # Names in it are what somebody sent.
-        words = "".join(letter if letter.isprintable() else "?" for letter in str(refused))
+        words = "".join(letter if letter.isprintable() else "?" for letter in str(refused)[:_MOST_WORDS])
         log.warning("refused: %s (asked by uid %d for %s)", words, uid, request.op)
         return _refuse(refused.code, str(refused))
     except OSError as error:
@@ -102,9 +108,13 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
     return protocol.Reply(result=result)
 
 
-def _send(connection: socket.socket, reply: protocol.Reply) -> None:
+def _line(reply: protocol.Reply) -> bytes:
+    return reply.model_dump_json().encode() + b"\n"
+
+
+def _send(connection: socket.socket, line: bytes) -> None:
     connection.settimeout(_PATIENCE_SECONDS)
-    connection.sendall(reply.model_dump_json().encode() + b"\n")
+    connection.sendall(line)
 
 
 class Server:
@@ -137,13 +147,11 @@ class Server:
         if not is_stranger:
             pool.submit(self._answer, connection, uid)
         elif self._has_room(uid):
-            pool.submit(self._answer, connection, uid).add_done_callback(lambda _: self._leave(uid))
+            pool.submit(self._answer_stranger, connection, uid)
         else:
-            with connection:
-                try:
-                    _send(connection, _refuse(Refusal.FAILED, "too many people ask at this moment; please try again"))
-                except OSError as error:
-                    log.warning("a caller went away: %s", error)
+            busy = _refuse(Refusal.FAILED, "too many people ask at this moment; please try again")
+            with connection, suppress(OSError):
+                _send(connection, _line(busy))
 
     def _has_room(self, uid: int) -> bool:
         """Count in a caller who is neither root nor the hub, if there is room."""
@@ -162,9 +170,22 @@ class Server:
     def _answer(self, connection: socket.socket, uid: int) -> None:
         with connection:
             try:
-                _send(connection, answer(_read_line(connection), uid, self._hub_uid, self._service))
+                _send(connection, _line(answer(_read_line(connection), uid, self._hub_uid, self._service)))
             except OSError as error:
                 log.warning("a caller went away: %s", error)
+            except Exception:
+                log.exception("a request of uid %d was not answered", uid)
+
+    def _answer_stranger(self, connection: socket.socket, uid: int) -> None:
+        with connection, ExitStack() as place:
+            place.callback(self._leave, uid)
+            try:
+                line = _line(answer(_read_line(connection), uid, self._hub_uid, self._service))
+                if len(line) <= _SMALL:
+                    place.close()  # before they read it: they may ask again at once
+                _send(connection, line)
+            except OSError:
+                pass  # they went away; a line for each of many would push out the others from the journal
             except Exception:
                 log.exception("a request of uid %d was not answered", uid)
 
@@ -172,5 +193,5 @@ class Server:
 def main() -> None:
     """Run as the systemd service."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    service = Service(settings.load_accounts(), Ledger(was_locked=machine.was_locked_by_labstead))
+    service = Service(settings.load_accounts(), Ledger(was_locked=machine.adopt))
     Server(service, pwd.getpwnam(peer.HUB_USER).pw_uid).serve(peer.socket_from_systemd())

@@ -89,7 +89,7 @@ class Service:
             case protocol.Expire(name=name, day=day):
                 return self._expire(name, day)
             case protocol.Lock(name=name):
-                return self._set_locked(self._find(name), "locked")
+                return self._set_locked(self._find_person(name), "locked")
             case protocol.Unlock(name=name):
                 account = self._find(name)
                 self._require_not_expired(account)
@@ -117,6 +117,12 @@ class Service:
         account = self._ledger.find(name)
         if account is None:
             raise _unknown(name)
+        return account
+
+    def _find_person(self, name: str) -> protocol.Account:
+        account = self._find(name)
+        if account.kind == "canary":
+            raise AccountRefused(Refusal.NOT_ALLOWED, f"{name} belongs to the self-check")
         return account
 
     def _seen(self, account: protocol.Account) -> protocol.Account:
@@ -235,9 +241,7 @@ class Service:
         return account.model_copy(update={"changed": before.changed or followed or is_other})
 
     def _expire(self, name: str, day: date | None) -> protocol.Account:
-        account = self._find(name)
-        if account.kind == "canary":
-            raise AccountRefused(Refusal.NOT_ALLOWED, f"{name} belongs to the self-check")
+        account = self._find_person(name)
         locked: Locked = account.locked
         if locked != "locked":
             locked = "expired" if day is not None and day <= self._today() else ""
@@ -256,9 +260,10 @@ class Service:
         if account.kind == "created" and self._is_own(account):
             # Closed first: if what follows is cut off, nobody comes in meanwhile.
             account = self._set_locked(account, account.locked or "locked")
-            machine.remove_user(account)
+            # Before the Unix account goes: what cannot be moved keeps its owner.
             if self._has_home(account):
                 homes.set_aside(self._settings.home_root / name, account.uid)
+            machine.remove_user(account)
         left = self._ledger.groups.of_member(name)
         self._ledger.retire(name)
         self._groups.follow_person(left)
