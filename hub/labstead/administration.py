@@ -142,7 +142,7 @@ def problem_with_newcomer(
             return str(refused)
     elif door == "pam":
         return f"{name}: labstead makes no accounts for the door pam; make it in the directory, or give --door native"
-    elif _is_person(name):
+    elif _is_person(name) and problem_with_name(name) is None:
         return f"{name} is an account of this machine; `labstead user link {name}` lets its owner in"
     elif problem := problem_with_name(name) or site.accounts.problem(name):
         return f"{name}: {problem}"
@@ -151,7 +151,7 @@ def problem_with_newcomer(
     if newcomer.expires and newcomer.expires <= date.today():
         return f"{name}: {newcomer.expires} has come already; a new account expires on a later day"
     if missing := [group for group in newcomer.groups if group not in groups]:
-        return f"{name}: there is no group {', '.join(missing)}; `labstead group add` makes one"
+        return f"{name}: there is no group with a folder called {', '.join(missing)}; see `labstead group list`"
     return None
 
 

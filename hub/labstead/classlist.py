@@ -71,7 +71,10 @@ def _columns(head: list[str], path: Path) -> list[str]:
     return names
 
 
-def _words(kind: str, message: str) -> str:
+def words_of(field: str, kind: str, message: str) -> str:
+    """Say what is wrong with a field, from what pydantic finds."""
+    if kind == "string_pattern_mismatch" and field == "full_name":
+        return 'it may have no : , = \\ " and no control characters; write Anna Example, not Example, Anna'
     if kind == "string_pattern_mismatch":
         return "it has characters that cannot be there"
     if kind.startswith("date"):
@@ -91,7 +94,9 @@ def _newcomer(columns: list[str], row: list[str], door: Door) -> Newcomer:
     try:
         user = DeclaredUser.model_validate({key: value for key, value in values.items() if value})
     except ValidationError as error:
-        raise ValueError("; ".join(f"{e['loc'][0]}: {_words(e['type'], e['msg'])}" for e in error.errors())) from None
+        raise ValueError(
+            "; ".join(f"{e['loc'][0]}: {words_of(str(e['loc'][0]), e['type'], e['msg'])}" for e in error.errors())
+        ) from None
     return Newcomer(
         name=user.name, full_name=user.full_name, email=user.email, expires=user.expires, groups=groups, door=door
     )

@@ -15,6 +15,7 @@ from labstead import administration
 from labstead.accounts.protocol import Account, Group
 from labstead.administration import Newcomer, Site
 from labstead.errors import BadInput, LabsteadError
+from labstead.names import problem_with_name
 from labstead.settings import DeclaredGroup, DeclaredUser, People
 
 
@@ -180,7 +181,7 @@ def _group_step(
     if missing := [name for name in named if name not in known and not machine.has_user(name)]:
         raise ValueError(f"nobody is called {', '.join(missing)}; declare them in accounts_users, or mend the name")
     if group is None:
-        _require_free_name(declared, machine)
+        _require_free_name(declared, known, machine)
         return SetGroup(declared, members, "linked" if declared.existing else "made")
     if declared.existing != (group.kind == "linked"):
         raise ValueError(
@@ -192,8 +193,12 @@ def _group_step(
     return SetGroup(declared, members, ", ".join(said)) if said else None
 
 
-def _require_free_name(declared: DeclaredGroup, machine: _Machine) -> None:
+def _require_free_name(declared: DeclaredGroup, known: Collection[str], machine: _Machine) -> None:
     there = machine.group(declared.name)
+    if declared.name in known:
+        raise ValueError("somebody has this name, and a group of their own with it; choose another one")
+    if not declared.existing and (problem := problem_with_name(declared.name)):
+        raise ValueError(problem.replace("username", "group name").replace("A user", "A group"))
     if declared.existing and there is None:
         raise ValueError("not a group of this machine; leave out `existing`, and labstead makes it")
     if not declared.existing and there is not None:

@@ -270,7 +270,7 @@ def test_a_squatters_signup_does_not_become_the_accounts_login(office: Office) -
         (["anna", "--email", "nowhere"], "--email"),
         (["anna", "--expires", "31.12.2026"], "2026-12-31"),
         (["anna", "--expires", "2020-01-01"], "has come already"),
-        (["anna", "--groups", "ocean"], "there is no group ocean"),
+        (["anna", "--groups", "ocean"], "there is no group with a folder called ocean"),
         (["anna", "--groups", "a,,b"], "commas"),
         (["anna", "--door", "pam"], "not open"),
         (["staffer"], "labstead user link staffer"),
@@ -582,6 +582,12 @@ def test_a_linked_account_keeps_its_home(office: Office) -> None:
 def test_an_administrator_is_not_removed(office: Office) -> None:
     office.run("user", "add", "carla")
     assert "hub_admins" in office.run("user", "remove", "carla", "--yes", code=2).stderr
+
+
+def test_who_is_declared_would_come_back_and_that_is_told(office: Office) -> None:
+    office.declare(users=[{"name": "anna"}])
+    office.run("apply")
+    assert "accounts_users" in office.run("user", "remove", "anna", "--yes").stderr
 
 
 def test_a_signup_is_forgotten(office: Office) -> None:

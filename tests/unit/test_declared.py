@@ -144,6 +144,9 @@ def test_every_mistake_is_told_and_nothing_is_changed(office: Office) -> None:
             DeclaredGroup(name="ocean", members=("anna", "emil"), managers=("fred",)),
             DeclaredGroup(name="physics"),
             DeclaredGroup(name="mountains", existing=True),
+            DeclaredGroup(name="anna"),
+            DeclaredGroup(name="Lake"),
+            DeclaredGroup(name="sudo"),
         ),
     )
     before = dict(office.unix.users)
@@ -151,6 +154,7 @@ def test_every_mistake_is_told_and_nothing_is_changed(office: Office) -> None:
         lines = office.run("apply", *options, code=2).stderr.splitlines()
         assert [line.split(": ")[1] for line in lines] == [
             *("Bert", "slurm", "staffer", "nobody2", "made", "linked", "ocean", "physics", "mountains"),
+            *("anna", "Lake", "sudo"),
         ]
         for line, words in zip(
             lines,
@@ -164,6 +168,9 @@ def test_every_mistake_is_told_and_nothing_is_changed(office: Office) -> None:
                 "emil, fred",
                 "true",
                 "leave",
+                "somebody has this name",
+                "small letters",
+                "reserved",
             ),
             strict=True,
         ):

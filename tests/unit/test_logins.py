@@ -7,6 +7,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -167,3 +168,38 @@ def test_requests_are_done_in_order(url: str) -> None:
 
 def test_asking_for_nothing_starts_no_process() -> None:
     assert ask() == []
+
+
+def test_a_name_stands_once_however_many_sign_up(db: Session) -> None:
+    assert logins.sign_up(db, "anna", logins.hashed(PASSWORD), "anna@example.org")
+    assert not logins.sign_up(db, "anna", logins.hashed("a squatter's word"), "")
+    (login,) = logins.everybody(db)
+    assert (login.authorized, login.email) == (False, "anna@example.org")
+
+
+@pytest.mark.parametrize("approved", ["first", "second", None])
+def test_names_that_an_older_release_let_stand_twice_are_sorted_out(url: str, approved: str | None) -> None:
+    with database.opened(url) as session:
+        session.execute(text("DROP INDEX labstead_one_login"))
+        for word in ("first", "second"):
+            info = UserInfo(username="anna", password=logins.hashed(word), is_authorized=word == approved)
+            session.add(info)
+            session.flush()
+        session.commit()
+    with database.opened(url) as session:
+        (info,) = session.query(UserInfo).all()
+        assert bcrypt.checkpw((approved or "first").encode(), info.password)
+
+
+def test_a_new_password_ends_the_log_ins_of_browsers_and_no_others(db: Session) -> None:
+    user = orm.User(name="anna")
+    db.add(user)
+    db.commit()
+    before = user.cookie_id
+    for note, ident in (("browser", "1"), ("program", None)):
+        db.add(orm.APIToken(user=user, note=note, session_id=ident, prefix=note[:4], hashed=note))
+    db.commit()
+    logins.end_logins(db, "anna")
+    logins.end_logins(db, "nobody-of-that-name")
+    assert user.cookie_id != before
+    assert [token.note for token in db.query(orm.APIToken)] == ["program"]

@@ -17,7 +17,7 @@ from typing import get_args
 import click
 from pydantic import ValidationError
 
-from labstead import administration, mail, secrets
+from labstead import administration, classlist, mail, secrets
 from labstead.administration import Invitation, Newcomer, Outcome, Site
 from labstead.cli.base import Day, Names, SecretFile, complain, json_option, need_root
 from labstead.cli.user import names_argument, report, user, waiting_signups
@@ -68,10 +68,8 @@ def _require_good(newcomer: Newcomer) -> None:
     try:
         DeclaredUser(name=newcomer.name, full_name=newcomer.full_name, email=newcomer.email)
     except ValidationError as error:
-        lines = [
-            f"labstead: --{str(e['loc'][0]).replace('_', '-')}: it has characters that cannot be there"
-            for e in error.errors()
-        ]
+        found = [(str(e["loc"][0]), e["type"], e["msg"]) for e in error.errors()]
+        lines = [f"labstead: --{field.replace('_', '-')}: {classlist.words_of(field, *said)}" for field, *said in found]
         raise BadInput("\n".join(lines)) from None
 
 
@@ -126,8 +124,6 @@ def add(
     if (name is None) == (source is None):
         raise BadInput("labstead: give a NAME, or --from FILE")
     if source is not None:
-        from labstead import classlist
-
         if full_name or email or expires or groups or password_file:
             raise BadInput("labstead: with --from the names, addresses, dates and groups stand in the file")
         newcomers = classlist.read(source, chosen, site, skip_existing)

@@ -317,6 +317,8 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
         return
     if name in site.hub.admins:
         raise BadInput(f"labstead: {name} is an administrator; take the name out of hub_admins and run site.yml first")
+    if _is_declared(name):
+        complain(f"{name} stands in accounts_users: take the name out, or the next site.yml makes a new account")
     made_here = account.kind == "created"
     files = (
         f"its home goes into {'an archive' if archive else 'nothing: it is DELETED'}" if made_here else "its home stays"
@@ -324,6 +326,13 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     confirm(f"Remove the account {name} (uid {account.uid})? Nobody gets its uid again, and {files}.", yes)
     account = administration.remove(site, account)
     _tell_removed(account, _put_away(account, archive) if made_here else None, as_json)
+
+
+def _is_declared(name: str) -> bool:
+    try:
+        return any(declared.name == name for declared in settings.load_people().users)
+    except BadInput:  # nothing is declared on this machine, or nothing that could be read
+        return False
 
 
 def _tell_removed(account: Account, kept: Path | None, as_json: bool) -> None:

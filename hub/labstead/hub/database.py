@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jupyterhub import dbutil, orm
-from nativeauthenticator.orm import UserInfo
-from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from labstead.hub import logins
@@ -30,7 +28,6 @@ from labstead.hub.login_protocol import (
     replies_adapter,
     requests_adapter,
 )
-from labstead.hub.logins import Invitation
 
 log = logging.getLogger("labstead.database")
 
@@ -46,10 +43,7 @@ def opened(db_url: str) -> Iterator[Session]:
     dbutil.upgrade_if_needed(db_url, log=log)
     session = orm.new_session_factory(db_url)()
     try:
-        present = inspect(session.connection())
-        for table in (UserInfo.__table__, Invitation.__table__):
-            if not present.has_table(table.name):
-                table.create(session.connection())
+        logins.make_tables(session.connection())
         session.commit()
         yield session
     finally:

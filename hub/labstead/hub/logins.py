@@ -14,7 +14,7 @@ import time
 import bcrypt
 from jupyterhub import orm
 from nativeauthenticator.orm import UserInfo
-from sqlalchemy import String, delete, select
+from sqlalchemy import Connection, String, delete, insert, inspect, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from labstead.hub.login_protocol import Login
@@ -33,6 +33,27 @@ class Invitation(orm.Base):  # type: ignore[misc]
     username: Mapped[str] = mapped_column(String(128), index=True)
     expires_at: Mapped[int]
     """Second since 1970 from which on it no longer works."""
+
+
+def make_tables(connection: Connection) -> None:
+    """Make the tables that JupyterHub does not know, and see to it that a name stands in them once.
+
+    NativeAuthenticator's table lets a name stand twice, and of two sign-ups at the same moment the one that is approved
+    need not be the one that logs in.
+    """
+    present = inspect(connection)
+    for table in (UserInfo.__table__, Invitation.__table__):
+        if not present.has_table(table.name):
+            table.create(connection)
+    # Where an older release let it happen, an approved row is the right one, and of others the first.
+    connection.execute(
+        text(
+            "DELETE FROM users_info WHERE id NOT IN (SELECT id FROM (SELECT id, ROW_NUMBER() OVER"
+            " (PARTITION BY username ORDER BY COALESCE(is_authorized, 0) DESC, id) AS place FROM users_info)"
+            " WHERE place = 1)"
+        )
+    )
+    connection.execute(text("CREATE UNIQUE INDEX IF NOT EXISTS labstead_one_login ON users_info (username)"))
 
 
 def hashed(password: str) -> bytes:
@@ -59,6 +80,32 @@ def find(db: Session, name: str) -> Login | None:
 def everybody(db: Session) -> tuple[Login, ...]:
     """Give all log-ins and sign-ups, by name."""
     return tuple(_login(info) for info in db.scalars(select(UserInfo).order_by(UserInfo.username)))
+
+
+def sign_up(db: Session, name: str, password_hash: bytes, email: str) -> bool:
+    """Note a sign-up that waits for approval.
+
+    :return: False if the name has a log-in or a sign-up
+    """
+    values = {"username": name, "password": password_hash, "email": email or None, "is_authorized": False}
+    done = db.execute(insert(UserInfo).prefix_with("OR IGNORE").values(**values))
+    db.commit()
+    return bool(done.rowcount)  # type: ignore[attr-defined]
+
+
+def end_logins(db: Session, name: str) -> None:
+    """End what was logged in as somebody: the hub's cookies, and the browsers' tokens for their sessions.
+
+    The token of a running session itself stays, and those that its owner asked for.
+    """
+    user = orm.User.find(db, name)
+    if user is None:
+        return
+    user.cookie_id = orm.new_token()
+    for token in list(user.api_tokens):
+        if token.session_id:
+            db.delete(token)
+    db.commit()
 
 
 def set_login(db: Session, name: str, password_hash: bytes | None, replace: bool) -> bool:
@@ -96,11 +143,13 @@ def delete_login(db: Session, name: str) -> bool:
 
 
 def _forget(db: Session, name: str) -> bool:
+    # What writes first has the database to itself: no sign-up of that name comes between the look and the deletion.
+    had_links = cancel_invitations(db, name)
     rows = db.scalars(select(UserInfo).where(UserInfo.username == name)).all()
     for row in rows:
         db.delete(row)
     db.flush()
-    return bool(cancel_invitations(db, name) or rows)
+    return bool(had_links or rows)
 
 
 # --- links to set a password once
