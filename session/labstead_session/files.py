@@ -16,6 +16,8 @@ from pathlib import Path
 from labstead_session import acl
 from labstead_session.acl import Acl
 
+_DEEPEST = 100
+"""Parts of a path; what lies deeper is left alone, as each file is opened part by part."""
 _ANY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,6 +39,11 @@ class Node:
     def is_folder(self) -> bool:
         """Tell whether it is a folder."""
         return stat.S_ISDIR(self.mode)
+
+    @property
+    def device(self) -> str:
+        """Give the number of its file system."""
+        return self.id.split(":")[0]
 
     @property
     def is_mine(self) -> bool:
@@ -128,8 +135,15 @@ def _look_in(folder: Path, dir_fd: int, name: str) -> Node | None:
         os.close(fd)
 
 
+def is_too_deep(path: Path) -> bool:
+    """Tell whether a folder lies deeper than anybody's work does."""
+    return len(path.parts) > _DEEPEST
+
+
 def children(path: Path) -> Iterator[Node]:
-    """Look at the files in a folder."""
+    """Look at the files in a folder; none where it is too deep."""
+    if is_too_deep(path):
+        return
     with opened(path) as fd:
         inner = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
         try:
@@ -148,7 +162,7 @@ class Below:
     links: int = 0
     """Symbolic links, sockets and the like."""
     unread: int = 0
-    """Folders that the caller cannot read."""
+    """Folders that the caller cannot read, and that lie too deep."""
 
 
 def below(path: Path) -> Below:
@@ -157,7 +171,6 @@ def below(path: Path) -> Below:
     found = Below([top])
     if not top.is_folder:
         return found
-    device = top.id.split(":")[0]
 
     def unread(_: OSError) -> None:
         found.unread += 1
@@ -168,8 +181,11 @@ def below(path: Path) -> Below:
             wanted = []
             for name in sorted(folders):
                 node = _look_in(folder, inner, name)
-                if node is None or not node.is_folder or node.id.split(":")[0] != device:
+                if node is None or not node.is_folder or node.device != top.device:
                     found.links += 1
+                    continue
+                if is_too_deep(node.path):
+                    found.unread += 1
                     continue
                 wanted.append(name)
                 found.nodes.append(node)

@@ -54,9 +54,9 @@ def mended(node: Node, folder: Acl | None) -> tuple[Acl, Acl | None]:
 def mend(node: Node, gid: int, folder: Acl | None) -> bool:
     """Give a file to the group; tell whether anything had to be done.
 
-    Links, files with several names and files of others are left alone.
+    Links, files with several names, files of others and programs that run as somebody else are left alone.
     """
-    if not node.is_folder and node.links > 1:
+    if not node.is_folder and (node.links > 1 or node.mode & (stat.S_ISUID | stat.S_ISGID)):
         return False
     access, default = mended(node, folder)
     setgid = node.is_folder and not node.mode & stat.S_ISGID
@@ -88,14 +88,15 @@ def _is_closed(node: Node) -> bool:
 
 def sweep(top: Path) -> int:
     """Mend all that is in a group folder, but for what is closed to its group; give the number of files mended."""
-    gid, count, folders = files.look(top).gid, 0, [top]
+    own, count, folders = files.look(top), 0, [top]
     while folders:
         folder = folders.pop()
         try:
             default, nodes = files.look(folder).default, list(files.children(folder))
         except OSError:  # it has just gone
             continue
-        count += sum(mend(node, gid, default) for node in nodes if node.gid != gid or not _is_closed(node))
+        nodes = [node for node in nodes if node.device == own.device]
+        count += sum(mend(node, own.gid, default) for node in nodes if node.gid != own.gid or not _is_closed(node))
         folders += [node.path for node in nodes if node.is_folder]
     return count
 
@@ -151,7 +152,7 @@ class Watch:
         try:
             own = files.look(folder)
             changed = folder.lstat().st_mtime_ns
-            nodes = list(files.children(folder))
+            nodes = [node for node in files.children(folder) if node.device == own.device]
         except OSError:
             self._seen.pop(folder, None)
             return 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
 from operator import and_, or_
 
-from labstead_session.acl import Acl
+from labstead_session.acl import WRITE, Acl
 from labstead_session.errors import Mistake
 
 EVERYONE = "everyone"
@@ -39,6 +39,12 @@ class Who:
             return frozenset(os.getgrouplist(self.name, pwd.getpwnam(self.name).pw_gid))
         except KeyError:
             return frozenset()
+
+    def is_in(self, other: "Who") -> bool:
+        """Tell whether what another one may do is theirs too."""
+        if other.kind == EVERYONE:
+            return True
+        return self.kind == "user" and other.kind == "group" and other.id in self.known_groups
 
 
 def _user(name: str) -> Who | None:
@@ -126,16 +132,21 @@ def rights_of(who: Who, acl: Acl, gid: int) -> int:
     return acl.other if rights is None else rights
 
 
-def with_rights(acl: Acl, who: Who, rights: int, gid: int, explicit: bool) -> Acl:
+def with_rights(acl: Acl, who: Who, rights: int, gid: int, explicit: bool, anew: bool) -> Acl:
     """Give a settled list in which somebody has these rights beside those that they had.
 
     :param gid: the file's group
     :param explicit: by an entry of theirs or of their groups, where they have the rights like everyone already
+    :param anew: what the list gave them as one of many they could never use, and are not to have now
     """
     acl = acl.settled()
-    had = rights_of(who, acl, gid)
-    if had & rights == rights and not (explicit and who.kind != EVERYONE and _by_entries(who, acl, gid) is None):
-        return acl
+    if anew:
+        had = (acl.users.get(who.id, 0) if who.kind == "user" else acl.groups.get(who.id, 0)) & ~WRITE
+    else:
+        had = rights_of(who, acl, gid)
+        is_own = who.kind == EVERYONE or _by_entries(who, acl, gid) is not None
+        if had & rights == rights and (is_own or not explicit):
+            return acl
     # An entry of their own hides what they have through others.
     if who.kind == "user":
         return replace(acl, mask=None, users={**acl.users, who.id: had | rights}).settled()

@@ -43,6 +43,7 @@ Let others read a file or folder of yours. Nobody can change it, and nothing els
   --json         answer in JSON
 
 To reach what you share, they may pass through the folders above it, without seeing what else is there.
+What you move out of a shared folder takes its rights along; `setfacl --remove-all` takes them from it.
 """
 )
 
@@ -111,8 +112,7 @@ def opened(report: Report) -> list[str]:
         lines += [f"  {path}" for path in report.passed]
     if report.closed:
         count = _number(len(report.closed), "other file or folder", "other files and folders")
-        lines.append(f"So that these stay as closed as they were, {count} beside it lost rights for others;")
-        lines.append("`share stop` gives them back.")
+        lines.append(f"So that all else stays closed, {count} on the way lost rights for others, until the share ends.")
     if left := _left_alone(report):
         lines.append(f"Left alone: {', '.join(left)}.")
     return lines

@@ -9,8 +9,8 @@ A share lets somebody
 - pass through the folders on the way (the right to search, not to read), as far as they could not before.
 
 A folder that is opened to pass through would lay bare what lies in it: mode 0664 in a home of mode 0700 is read by
-nobody else, until somebody may pass through the home. So what lies in such a folder loses the rights for others and for
-groups that could not pass before, what is made in it later starts without them, and both end with the last share.
+nobody else, until somebody may pass through the home. So what lies in such a folder loses the rights of all who could
+not pass before, what is made in it later starts without them, and both end with the last share.
 """
 
 import datetime
@@ -20,6 +20,7 @@ import pwd
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from labstead_session import files, people
@@ -101,11 +102,18 @@ def _merged(now: Acl, before: Acl, after: Acl) -> Acl:
                     result[ident] = old[ident]
         return result
 
+    def class_(current: int, old: int, new: int) -> int:
+        if current != new:
+            return current
+        # Nobody knows whether `chmod` took the rest of a class as well: then nothing is given back.
+        return old & new if is_set_anew else old
+
+    is_set_anew = (now.owner, now.group, now.other) != (after.owner, after.group, after.other)
     return replace(
         now,
         mask=None,
-        group=before.group if now.group == after.group else now.group,
-        other=before.other if now.other == after.other else now.other,
+        group=class_(now.group, before.group, after.group),
+        other=class_(now.other, before.other, after.other),
         users=entries(now.users, before.users, after.users),
         groups=entries(now.groups, before.groups, after.groups),
     ).settled()
@@ -132,15 +140,15 @@ class _Plan:
     def __init__(self, state: State, shares: tuple[Share, ...]) -> None:
         self._records = dict(state.records)
         self._old, self._new = _Wishes(state.shares), _Wishes(shares)
-        self._bases: dict[str, Rights] = {}
         self._before = state.records
+        self._bases: dict[str, Rights] = {}
+        self._seen: set[str] = set()
         self._folders: dict[Path, Node] = {}
         self._reach: dict[tuple[str, Who | None], bool] = {}
 
     def know(self, folders: Iterable[Node]) -> None:
         """Take note of folders, those that lead to the others before them."""
         self._folders |= {node.path: node for node in folders}
-        self._seen: set[str] = set()
 
     def base(self, node: Node) -> Rights:
         """Give the rights that a file has without any share."""
@@ -185,20 +193,36 @@ class _Plan:
         """Tell whether that was so before."""
         return self._is_opened(node, self._old.of(node.path))
 
-    def _closed(self, acl: Acl, gid: int, folder: Node) -> Acl:
-        """Take from the list of a file what nobody could use before its folder was opened."""
+    def _closed(self, acl: Acl, gid: int, folder: Node, keep: int = 0) -> Acl:
+        """Take from the list of a file what nobody could use before its folder was opened.
+
+        :param keep: rights that are not taken
+        """
         acl = acl.settled()
 
-        def could(group: int) -> bool:
-            return self._reaches(Who("group", group, ""), folder)
+        def left(group: int, rights: int) -> int:
+            return rights if self._reaches(Who("group", group, ""), folder) else rights & keep
+
+        def left_to(uid: int, rights: int) -> int:
+            return rights if self._reaches(Who("user", uid, _name(uid)), folder) else rights & keep
 
         return replace(
             acl,
             mask=None,
-            other=acl.other if self._reaches(None, folder) else 0,
-            group=acl.group if people.is_private(gid) or could(gid) else 0,
-            groups={group: rights if could(group) else 0 for group, rights in acl.groups.items()},
+            other=acl.other if self._reaches(None, folder) else acl.other & keep,
+            group=acl.group if people.is_private(gid) else left(gid, acl.group),
+            users={uid: left_to(uid, rights) for uid, rights in acl.users.items()},
+            groups={group: left(group, rights) for group, rights in acl.groups.items()},
         ).settled()
+
+    def _given(self, acl: Acl, node: Node, who: Who, rights: int, explicit: bool) -> Acl:
+        """Give the list in which somebody has these rights, and no others that they could not use before."""
+        folder = self._folders.get(node.path.parent)
+        anew = folder is not None and not self._reaches(who, folder)
+        if anew and folder is not None and who.kind != "user":
+            # Many come at once, some of them perhaps with rights to write through other groups.
+            acl = self._closed(acl, node.gid, folder, keep=READ | SEARCH)
+        return people.with_rights(acl, who, rights, node.gid, explicit, anew)
 
     def change(self, node: Node, folder: Node | None) -> Change:
         """Find the new rights of one of the caller's files.
@@ -216,11 +240,12 @@ class _Plan:
         acl = base.access
         if guard is not None:
             acl = self._closed(acl, node.gid, guard)
-        for who in wish.passes if node.is_folder else ():
-            acl = people.with_rights(acl, who, SEARCH, node.gid, explicit=False)
         runs = node.is_folder or acl.owner & SEARCH
         for who in wish.grants:
-            acl = people.with_rights(acl, who, READ | (SEARCH if runs else 0), node.gid, explicit=True)
+            acl = self._given(acl, node, who, READ | (SEARCH if runs else 0), explicit=True)
+        for who in wish.passes if node.is_folder else ():
+            rights = READ | SEARCH if any(who.is_in(other) for other in wish.grants) else SEARCH
+            acl = self._given(acl, node, who, rights, explicit=False)
         # What comes to the same stays as it was written.
         return base.access if acl == base.access.settled() else acl
 
@@ -232,7 +257,7 @@ class _Plan:
         own = base.default or Acl(_ALL, _ALL if private else base.access.settled().group, access.other)
         acl = self._closed(own, node.gid, node) if is_opened else own.settled()
         for who in wish.grants:
-            acl = people.with_rights(acl, who, READ | SEARCH, node.gid, explicit=True)
+            acl = self._given(acl, node, who, READ | SEARCH, explicit=True)
         return acl
 
     def _note(self, node: Node, base: Rights, new: Rights, wish: _Wish) -> None:
@@ -240,7 +265,7 @@ class _Plan:
         self._seen.add(node.id)
         wanted = node.is_folder and (wish.grants or self.is_opened(node))
         undone = Rights(_without(new.access, (*wish.grants, *wish.passes)), None if wanted else new.default)
-        if undone == base or new == base:
+        if undone == base:
             self._records.pop(node.id, None)
         else:
             self._records[node.id] = Record(node.path, base, new)
@@ -248,8 +273,9 @@ class _Plan:
     def is_settled(self, node: Node) -> bool:
         """Tell whether a file has been given its rights before, which its owner may have changed since."""
         self._seen.add(node.id)
-        grants = self._new.of(node.path).grants
-        return node.id in self._records or (bool(grants) and all(_has_entry(node.access, who) for who in grants))
+        wish = self._new.of(node.path)
+        whos = (*wish.grants, *wish.passes)
+        return node.id in self._records or (bool(whos) and all(_has_entry(node.access, who) for who in whos))
 
     def records(self, scanned: set[Path]) -> dict[str, Record]:
         """Give all records but those of files that are no longer in the folders that were looked through."""
@@ -285,6 +311,7 @@ class _Work:
             yield from self.around
 
 
+@cache
 def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -357,7 +384,9 @@ def _find(plan: _Plan, top: Path, report: Report, fresh: bool, moved: bool) -> _
             beside = node.path != top and node.path not in on_the_way
             if beside and node.is_mine and not (fresh and plan.is_settled(node)):
                 work.around.append(plan.change(node, folder))
-    work.way = [plan.change(node, on_the_way.get(node.path.parent)) for node in way if node.is_mine]
+    for node in way:
+        if node.is_mine and not (fresh and plan.is_settled(node)):
+            work.way.append(plan.change(node, on_the_way.get(node.path.parent)))
     return work
 
 

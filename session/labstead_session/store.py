@@ -10,6 +10,7 @@ had before (`was`) and those that it was given (`is`).
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from labstead_session.people import Who
 
 _VERSION = 1
 _LOCK_SECONDS = 60
+_LARGEST = 64 * 2**20
+"""Bytes; some 300,000 records."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,20 @@ def _dump(state: State) -> str:
     return json.dumps({"version": _VERSION, "shares": shares, "records": records}, indent=1, ensure_ascii=True) + "\n"
 
 
+def _path(name: str) -> Path:
+    path = Path(name)
+    if not path.is_absolute() or "\0" in name:
+        raise ValueError("a path that is none")
+    return path
+
+
 def _load(text: str) -> State:
     data = json.loads(text)
     if data["version"] != _VERSION:
-        raise ValueError(f"version {data['version']}")
+        raise ValueError("another version")
     shares = tuple(
         Share(
-            Path(item["path"]),
+            _path(item["path"]),
             item["id"],
             Who(**item["who"]),
             date.fromisoformat(item["until"]) if item["until"] else None,
@@ -110,7 +120,7 @@ def _load(text: str) -> State:
         for item in data["shares"]
     )
     records = {
-        ident: Record(Path(item["path"]), _unpack(item["was"]), _unpack(item["is"]))
+        ident: Record(_path(item["path"]), _unpack(item["was"]), _unpack(item["is"]))
         for ident, item in data["records"].items()
     }
     return State(shares, records)
@@ -125,18 +135,33 @@ class Store:
     def read(self) -> State:
         """Read all; :raises Hindered: when the file is broken."""
         try:
-            return _load(self._file.read_text(encoding="utf-8"))
+            return _load(self._text())
         except FileNotFoundError:
             return State()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Hindered(f"{self._file} is broken ({error}); restore it from a backup, or remove it") from None
 
+    def _text(self) -> str:
+        # Each night this is read without any limit of a session's: it must be a file, and not a huge one.
+        fd = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, encoding="utf-8") as stream:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+                raise ValueError("it is no file, or too large")
+            return stream.read(_LARGEST)
+
     def write(self, state: State) -> None:
-        """Write all, whole or not at all."""
+        """Write all, whole or not at all; :raises Hindered: when it is too much."""
+        text = _dump(state)
+        if len(text) > _LARGEST:
+            raise Hindered(
+                "the rights of too many files differ; share a smaller folder, or make their modes alike first"
+            )
         new = self._file.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        new.unlink(missing_ok=True)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as stream:
-            stream.write(_dump(state))
+            stream.write(text)
             stream.flush()
             os.fsync(fd)
         new.replace(self._file)

@@ -176,6 +176,26 @@ def test_links_and_files_of_others_are_left_alone(ocean: Path, home: Path) -> No
     assert mode(ocean / "bens") == 0o664
 
 
+def test_a_program_that_runs_as_its_owner_is_left_alone(ocean: Path) -> None:
+    acting(ANNA, lambda: put(ocean / "program", 0o4755))
+    assert groups.sweep(ocean) == 0
+    assert mode(ocean / "program") == 0o4755
+
+
+def test_a_very_deep_tree_ends(ocean: Path) -> None:
+    def make() -> None:
+        before = Path.cwd()
+        os.chdir(ocean)
+        for _ in range(300):
+            Path("d").mkdir()
+            os.chdir("d")
+        os.chdir(before)
+
+    acting(ANNA, make)
+    assert groups.sweep(ocean) == 0
+    assert acting(ANNA, groups.Watch([ocean]).look) == 0
+
+
 def test_too_many_folders_are_left_to_the_night(ocean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "_TOO_MANY", 3)
     for name in "abcd":

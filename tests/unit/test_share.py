@@ -273,6 +273,20 @@ def test_what_was_moved_in_beside_or_inside_is_right_after_the_nightly_look(home
     assert can("ben", home) == RUN1 - {"work/run1/out.nc"} | {"work/run1/moved.nc"}, "her chmod 600 stays"
 
 
+def test_a_home_that_its_owner_closes_stays_closed(home: Path) -> None:
+    """chmod 700 is what people do who want an end of it; the night must not undo it."""
+    before = rights(home)
+    give(home / "work/run1", "ben")
+    acting("anna", lambda: home.chmod(0o700))
+    assert can("ben", home) == set()
+    expire()
+    assert can("ben", home) == set()
+    give(home / "work/run1", "ben")
+    assert can("ben", home) == RUN1
+    take(home / "work/run1")
+    assert rights(home) == before
+
+
 def test_two_shares_on_one_way_end_one_by_one(home: Path) -> None:
     before = rights(home)
     give(home / "work/run1", "ben")
@@ -310,6 +324,13 @@ def test_a_share_within_a_share(home: Path) -> None:
     assert can("carl", home) == RUN1 | work
     take(home / "work")
     assert rights(home) == before
+
+
+def test_what_somebody_has_through_a_group_is_not_hidden_by_an_entry_of_their_own(home: Path) -> None:
+    give(home / "work", "ocean")
+    give(home / "work/run1/deep", "ben")
+    assert "work" in can("ben", home)
+    assert can("ben", home) >= RUN1
 
 
 def test_it_can_be_done_twice(home: Path) -> None:
@@ -371,6 +392,81 @@ def test_a_group_file_in_a_closed_home_stays_closed_to_the_group(home: Path) -> 
     assert rights(home) == before
 
 
+@pytest.mark.parametrize("who", ["ben", "ice", "everyone"])
+def test_what_was_writable_behind_a_closed_door_is_not_written(home: Path, who: str) -> None:
+    """Mode 0666 harms nobody in a closed home. ben and carl are in ice."""
+    (home / "work/run1").chmod(0o777)
+    (home / "work/run1/out.nc").chmod(0o666)
+    os.chown(home / "work/run1/deep/log", 20001, 30001)
+    (home / "work/run1/deep/log").chmod(0o660)
+    before = rights(home)
+    give(home / "work", who)
+    assert can("ben", home) >= RUN1
+    assert all(writable(name, home) == set() for name in OTHERS)
+    take(home / "work")
+    assert rights(home) == before
+
+
+@pytest.mark.parametrize("who", ["ben", "everyone"])
+def test_entries_that_a_closed_home_made_worthless_stay_so(home: Path, who: str) -> None:
+    for place in ("notes.txt", "work/run1/out.nc"):
+        os.setxattr(home / place, "system.posix_acl_access", Acl(6, 0, 0, {20002: 6, 20004: 6}, {}, 6).pack())
+    before = rights(home)
+    give(home / "work/run1", who)
+    assert can("ben", home) == RUN1
+    assert can("dora", home) == (RUN1 if who == "everyone" else set())
+    assert all(writable(name, home) == set() for name in OTHERS)
+    take(home / "work/run1")
+    assert rights(home) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "huge", "nested", "odd path"])
+def test_a_list_that_is_none_does_no_harm(home: Path, kind: str) -> None:
+    """The night reads it as its owner, on the host, for everybody."""
+    place = home / ".local/share/labstead/shares.json"
+
+    def make() -> None:
+        place.parent.mkdir(parents=True)
+        if kind == "link":
+            place.symlink_to("/dev/zero")
+        elif kind == "fifo":
+            os.mkfifo(place)
+        elif kind == "huge":
+            with place.open("wb") as stream:
+                stream.truncate(2**40)
+        elif kind == "nested":
+            place.write_text("[" * 100_000)
+        else:
+            share = {
+                "path": "/a\0b",
+                "id": "1",
+                "who": {"kind": "user", "id": 1, "name": "x"},
+                "until": None,
+                "since": "",
+            }
+            place.write_text(json.dumps({"version": 1, "shares": [share], "records": {}}))
+
+    acting("anna", make)
+    code, out, err = command("expire")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+def test_what_lies_very_deep_is_left_alone(home: Path) -> None:
+    def make() -> None:
+        os.chdir(home / "work/run1")
+        for _ in range(300):
+            Path("d").mkdir()
+            os.chdir("d")
+
+    acting("anna", make)
+    before = rights(home / "work/run2")
+    report = give(home / "work/run1", "ben")
+    assert report.unread == 1
+    assert report.folders < 100
+    take(home / "work/run1")
+    assert rights(home / "work/run2") == before
+
+
 def test_what_the_owner_changes_meanwhile_stays(home: Path) -> None:
     give(home / "work/run1", "ben")
     acting("anna", lambda: (home / "work/run2").chmod(0o751))
@@ -379,6 +475,22 @@ def test_what_the_owner_changes_meanwhile_stays(home: Path) -> None:
     take(home / "work/run1")
     assert stat.S_IMODE((home / "work/run2").stat().st_mode) == 0o751
     assert stat.S_IMODE((home / "work/run1/out.nc").stat().st_mode) == 0o640
+
+
+def test_what_the_owner_takes_meanwhile_does_not_come_back(home: Path) -> None:
+    """What `share` has closed already looks the same after `chmod 600`."""
+    notes = home / "notes.txt"
+    notes.chmod(0o666)
+    give(home / "work/run1", "ben")
+    acting("anna", lambda: notes.chmod(0o600))
+    take(home / "work/run1")
+    assert stat.S_IMODE(notes.stat().st_mode) == 0o600
+    out = home / "work/run1/out.nc"
+    out.chmod(0o640)
+    give(home / "work/run1", "everyone")
+    acting("anna", lambda: out.chmod(0o604))
+    take(home / "work/run1")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
 
 def test_a_home_that_is_open_anyway_is_left_as_it_is(home: Path) -> None:

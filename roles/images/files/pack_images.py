@@ -20,7 +20,8 @@ from typing import Any
 def members(context: Path, wheels: list[Path], certificates: list[Path]) -> Iterator[tuple[str, bytes, bool]]:
     """Give name, content and whether it may be executed of each file, in a fixed order, what is added last."""
     for path in sorted(context.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        # Wheels that somebody put there to build by hand are old by now.
+        if path.is_file() and not {"__pycache__", "wheels"} & set(path.relative_to(context).parts):
             yield path.relative_to(context).as_posix(), path.read_bytes(), bool(path.stat().st_mode & 0o100)
     for path in sorted(wheels):
         yield f"wheels/{path.name}", path.read_bytes(), False

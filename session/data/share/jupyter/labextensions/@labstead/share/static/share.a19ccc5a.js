@@ -197,7 +197,7 @@
           }
         }
       });
-      app.contextMenu.addItem({ command: 'labstead:share', selector: '.jp-DirListing-item[data-isdir]', rank: 8 });
+      app.contextMenu.addItem({ command: 'labstead:share', selector: '.jp-DirListing-item[data-isdir]', rank: 13.5 });
       document.head.append(element('style', {}, STYLE));
     }
 
