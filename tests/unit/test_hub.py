@@ -269,7 +269,7 @@ def test_an_account_that_expires_today_is_closed(authenticator: LabsteadAuthenti
 
 
 def refresh(authenticator: LabsteadAuthenticator, name: str) -> object:
-    return asyncio.run(authenticator.refresh_user(SimpleNamespace(name=name)))
+    return asyncio.run(authenticator.refresh_user(SimpleNamespace(name=name), SimpleNamespace()))
 
 
 def test_somebody_without_an_account_or_without_a_login_is_sent_out(authenticator: LabsteadAuthenticator) -> None:

@@ -63,6 +63,8 @@ def test_the_name_is_mapped(settings: dict[str, Any], claims: dict[str, Any], na
         ({}, {"preferred_username": ["anna"]}, "your username"),
         ({}, {"preferred_username": ""}, "your username"),
         ({}, {"preferred_username": "x" * 300}, "more than"),
+        ({}, {"preferred_username": "\u212aim"}, "other than a-z"),  # the sign for Kelvin: a small one is k
+        ({"username_domain": "example.org"}, {"preferred_username": "a\u00f1a@example.org"}, "other than a-z"),
         ({"username_domain": "example.org"}, {"preferred_username": "anna"}, "Only accounts of example.org"),
         ({"username_domain": "example.org"}, {"preferred_username": "anna@evil.org"}, "Only accounts of"),
         ({"username_domain": "example.org"}, {"preferred_username": "a@b.example.org"}, "Only accounts of"),

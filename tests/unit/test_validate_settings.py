@@ -612,3 +612,28 @@ def test_a_folder_of_its_own_is_accepted(name: str, folder: str) -> None:
 def test_all_mistakes_are_told_at_once() -> None:
     lines = problems({"hub_admins": [], "hub_tilte": "x", "sessions_memory": "lots", "proxy_hostname": "?"})
     assert [line.split(":")[0] for line in lines] == ["hub_tilte", "proxy_hostname", "sessions_memory", "hub_admins"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("all:\n  vars:\n    day: 2027-02-30\n", "day is out of range"),
+        ("all: [", "not YAML"),
+        ("a: b\n c: d\n", "line 2"),
+    ],
+)
+def test_an_inventory_that_cannot_be_read_is_told_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text(text, encoding="utf-8")
+    (line,) = checks.source_problems([str(file), "host,", str(tmp_path / "none.yml")])
+    assert line.startswith(f"{file}: not YAML: ")
+    assert words in line
+    assert "\n" not in line
+
+
+def test_an_inventory_with_a_vaulted_secret_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "site.yml"
+    file.write_text(
+        "all:\n  vars:\n    secret: !vault |\n      $ANSIBLE_VAULT;1.1;AES256\n      00\n", encoding="utf-8"
+    )
+    assert list(checks.source_problems([str(file)])) == []

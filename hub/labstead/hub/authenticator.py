@@ -17,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 import bcrypt
 from nativeauthenticator import NativeAuthenticator
 from nativeauthenticator.orm import UserInfo
-from sqlalchemy import inspect
 from traitlets import Instance
 
 from labstead import mail
@@ -97,8 +96,8 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
     def add_new_table(self) -> None:
         """Make the tables that JupyterHub does not know."""
         super().add_new_table()
-        if not inspect(self.db.bind).has_table(logins.Invitation.__tablename__):
-            logins.Invitation.__table__.create(self.db.bind)
+        logins.make_tables(self.db.connection())
+        self.db.commit()
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:  # noqa: ARG002
         """Give the pages: ours where NativeAuthenticator's would not do, see `labstead.hub.handlers`."""
@@ -273,7 +272,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         """Tell whether somebody is an administrator now; JupyterHub itself would never take that back."""
         return authentication["name"] in self.admin_users
 
-    async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:  # noqa: ARG002
+    async def refresh_user(self, user: Any, handler: Any = None) -> bool | dict[str, Any]:
         """Send somebody whose account was closed to the log-in page; tell JupyterHub who is an administrator.
 
         While the accounts service is away whoever is in stays in: a session cannot start without it anyway.
@@ -285,6 +284,10 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
             problem = None
         if problem:
             self.log.info("%s is sent out: %s", user.name, problem)
+            # JupyterHub 6.1 reads this of the handler now, and sets it only where there was a token: it would answer
+            # 500 to whoever has a cookie.
+            if handler is not None and not hasattr(handler, "_token_authenticated"):
+                handler._token_authenticated = False
             return False
         return {"name": user.name, "admin": user.name in self.admin_users}
 
@@ -342,7 +345,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         return True
 
     async def set_password(self, name: str, password: str) -> bool:
-        """Give somebody who has a log-in a new password; links to set one no longer work.
+        """Give somebody who has a log-in a new password; links to set one no longer work, and log-ins elsewhere end.
 
         :return: False where there is no such log-in
         """
@@ -353,6 +356,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         info.password = hashed
         logins.cancel_invitations(self.db, name)
         self.db.commit()
+        logins.end_logins(self.db, name)
         self.lockouts["native"].forgive(name)
         return True
 
@@ -365,6 +369,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         hashed = await asyncio.to_thread(logins.hashed, password)
         name = logins.redeem(self.db, token, hashed)
         if name is not None:
+            logins.end_logins(self.db, name)
             self.lockouts["native"].forgive(name)
         return name
 
@@ -372,11 +377,13 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
 
     async def problem_with_signup(self, name: str, password: str, confirmation: str, email: str = "") -> str | None:
         """Say why this sign-up cannot be; None where it can."""
+        # The service looks at the name too; what is wrong with its text needs no asking.
+        if problem := problem_with_name(name):
+            return problem
         # Who signs up first with an administrator's name must not become one, even before the account exists.
         if name in self.admin_users or self.user_exists(name):
             return f"The username {name} is taken; please choose another one."
-        # The service looks at the name too; what is wrong with its text needs no asking.
-        if problem := problem_with_name(name) or await self.ask(self.accounts.problem, name):
+        if problem := await self.ask(self.accounts.problem, name):
             return problem
         if problem := self.problem_with_new_password(name, password, confirmation):
             return problem
@@ -388,10 +395,8 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         :return: False if somebody else took the name meanwhile
         """
         hashed = await asyncio.to_thread(logins.hashed, password)
-        if self.user_exists(name):
+        if not logins.sign_up(self.db, name, hashed, email):
             return False
-        self.db.add(UserInfo(username=name, password=hashed, email=email or None))
-        self.db.commit()
         self.send(mail.signed_up(self.site, name, email))
         return True
 

@@ -98,6 +98,9 @@ def name_of(claims: dict[str, Any], oidc: Oidc) -> str:
         )
     if oidc.username_claim == "email" and claims.get("email_verified", True) not in (True, "true"):
         raise NotIn("Your e-mail address is not verified at the provider; please verify it there first.")
+    if not value.isascii():
+        # Letters that become others when they are made small, such as the sign for Kelvin, are another person's name.
+        raise NotIn("Your name at the provider cannot be a username here: it has letters other than a-z.")
     name = value.lower()
     if oidc.username_domain:
         name, at, domain = name.rpartition("@")

@@ -73,6 +73,7 @@ class ChangePasswordHandler(_PasswordPage):
             await self._page(name, self._heading, ask_old=True, problem=problem)
             return
         await self.authenticator.set_password(name, self._typed("new_password"))
+        self.set_hub_cookie(self.current_user)  # all log-ins have ended, and this one goes on
         self.log.info("%s changed the password", name)
         await self._page(name, self._heading, done="Your password is changed.")
 
