@@ -15,7 +15,7 @@ import ipaddress
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -638,15 +638,46 @@ def problems_of(
     return problems + list(rule_problems(good, exists))
 
 
+class _AnyTag(yaml.SafeLoader):
+    """Reads dates and numbers as YAML means them, and lets Ansible's own tags stand for nothing."""
+
+
+_AnyTag.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+
+
+def source_problems(sources: Iterable[str]) -> Iterator[str]:
+    """Find inventory files that cannot be read: Ansible itself only warns and goes on without them.
+
+    :param sources: what `-i` names; whatever is no YAML file is left to Ansible
+    """
+    for source in map(Path, sources):
+        if source.suffix not in (".yml", ".yaml") or not source.is_file():
+            continue
+        try:
+            yaml.load(source.read_text(encoding="utf-8"), Loader=_AnyTag)  # noqa: S506 - it is a SafeLoader
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+            yield f"{source}: not YAML: {' '.join(str(error).split())}; mend it"
+
+
 class ActionModule(ActionBase):
     """Check the settings of one host on the controller."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail with a short message after one line for each mistake; touch no host."""
+        """Fail with a short message after one line for each mistake; touch no host.
+
+        With the argument `sources` only those files are looked at.
+        """
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if sources := self._task.args.get("sources"):
+            lines = list(source_problems(sources))
+            for line in lines:
+                Display().error(f"inventory: {line}", wrap_text=False)
+            if lines:
+                result.update(failed=True, msg="the inventory cannot be read; nothing was changed")
+            return result
         host = task_vars["inventory_hostname"]
         specs = load_specs(REPOSITORY / "roles")
         variables: dict[str, Any] = dict.fromkeys(task_vars)
