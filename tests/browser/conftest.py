@@ -49,6 +49,8 @@ def browser(lab: Lab) -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
         pytest.fail("chromium is missing; apt-get install --no-install-recommends chromium", pytrace=False)
+    # Playwright's own 5 s are little for JupyterLab on a machine that does something else, too.
+    expect.set_options(timeout=PATIENCE)
     key = _key_of(urlsplit(lab.url).netloc)
     with sync_playwright() as playwright:
         arguments = [*ARGUMENTS, f"--ignore-certificate-errors-spki-list={key}"]

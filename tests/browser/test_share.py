@@ -47,5 +47,5 @@ def test_a_folder_is_shared_and_stopped_in_jupyterlab(lab: Lab, admin: Person, v
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     assert lab.machine.out("stat", "--format=%a", f"/home/{owner.name}") == "700"
-    owner.log_in().stop()
+    owner.stop()
     reader.stop()

@@ -225,7 +225,7 @@ def test_a_day_that_has_passed_is_a_mistake(lab: Lab, admin: Person) -> None:
     assert day(-1) in refused.stderr
     assert shown(lab, person.name)["state"] == "active"
     assert shown(lab, person.name)["expires"] is None
-    person.log_in()
+    lab.person(person.name).log_in()
 
 
 def test_locking_ends_all_that_somebody_has_open(lab: Lab, admin: Person) -> None:
@@ -509,12 +509,12 @@ def test_json_is_json(lab: Lab, words: tuple[str, ...]) -> None:
 
 
 COMPLETE = """
-    source /usr/share/bash-completion/bash_completion 2>/dev/null || true
-    source /etc/bash_completion.d/labstead 2>/dev/null || source /usr/share/bash-completion/completions/labstead
-    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_TYPE=9
     set +eu
-    function=$(complete -p labstead | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-    "$function" labstead "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+    source /usr/share/bash-completion/bash_completion
+    function_of() { complete -p "$@" | sed 's/.*-F \\([^ ]*\\).*/\\1/'; }
+    "$(function_of -D)" labstead  # what bash calls for a command that it has no function for yet
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+    "$(function_of labstead)" labstead "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
     printf '%s\\n' "${COMPREPLY[@]}"
 """
 

@@ -50,7 +50,7 @@ def provider(bookworm: Lab, authority: Authority, directory: Directory) -> Provi
 def lab(bookworm: Lab, authority: Authority, provider: Provider, measured: list[str]) -> Lab:
     """Give the Debian 12 host with the doors oidc and native."""
     settings = {**SETTINGS, "hub_oidc_issuer": provider.issuer}
-    result = open_doors(bookworm, authority, settings, "doors-oidc.log")
+    result = open_doors(bookworm, authority, settings, "doors-oidc.log", "-vvv")
     measured.append(f"site.yml with the doors oidc and native: {result.seconds:.0f} s")
     return bookworm
 
@@ -131,6 +131,7 @@ def test_guests_and_the_administrator_come_in_beside_them(lab: Lab) -> None:
 
 def test_the_secret_of_the_provider_is_in_no_log(lab: Lab) -> None:
     assert SECRET in lab.inventory.read_text(), "this test shows nothing"
+    assert "module_args" in (lab.folder / "doors-oidc.log").read_text(), "that run was not verbose"
     for log in lab.folder.glob("doors-oidc*.log"):
         assert SECRET not in log.read_text()
     assert SECRET not in lab.machine.run("journalctl", "--no-pager", "--output=cat", timeout=300).stdout

@@ -111,20 +111,37 @@ def test_the_next_apply_has_nothing_to_do_and_is_quick(lab: Lab, measured: list[
 
 
 def test_what_differs_is_made_good_and_nothing_else(lab: Lab) -> None:
-    """One group has lost its folder's mode, and one member has gone."""
-    lab.machine.run("chmod", "0700", f"/groups/{group_of(7)}")
-    lab.machine.run("gpasswd", "--delete", name_of(3), group_of(9))
-    code, out, err, _ = apply(lab, "--check")
+    """Two groups have lost a member each, by somebody's gpasswd."""
+    lost = {group_of(9): name_of(3), group_of(11): name_of(4)}
+
+    def are_back() -> bool:
+        return all(group in lab.machine.out("id", "-Gn", name).split() for group, name in lost.items())
+
+    for group, name in lost.items():
+        lab.machine.run("gpasswd", "--delete", name, group)
+    code, checked, err, _ = apply(lab, "--check")
     assert (code, err) == (0, "")
-    assert lab.machine.out("stat", "--format=%a", f"/groups/{group_of(7)}") == "700", "--check has changed something"
-    checked = out.splitlines()
-    code, out, err, _ = apply(lab)
+    assert not are_back(), "--check has changed something"
+    code, done, err, _ = apply(lab)
     assert (code, err) == (0, "")
-    assert len(checked) == len(out.splitlines()) == 2
-    assert group_of(7) in out
-    assert group_of(9) in out
-    assert lab.machine.out("stat", "--format=%a", f"/groups/{group_of(7)}") == "2770"
-    assert group_of(9) in lab.machine.out("id", "-Gn", name_of(3)).split()
+    assert len(checked.splitlines()) == len(done.splitlines()) == 2
+    assert all(group in checked and group in done for group in lost)
+    assert are_back()
+    assert apply(lab)[:3] == (0, "", "")
+
+
+def test_a_folder_that_is_gone_is_told_and_not_made_again(lab: Lab) -> None:
+    """It may be on a disk that is not mounted; an empty one in its place would hide that."""
+    folder = f"/groups/{group_of(7)}"
+    lab.machine.run("mv", folder, "/root/away")
+    try:
+        code, _, err, _ = apply(lab)
+        assert code == 1
+        assert [line for line in err.splitlines() if folder in line and "mounted" in line]
+        assert "Traceback" not in err
+        assert lab.machine.run("test", "-e", folder, check=False).returncode == 1
+    finally:
+        lab.machine.run("mv", "/root/away", folder)
     assert apply(lab)[:3] == (0, "", "")
 
 
