@@ -110,6 +110,7 @@ def opened(report: Report) -> list[str]:
     if report.passed:
         lines.append("To get there they may pass through, without seeing what else is in them:")
         lines += [f"  {path}" for path in report.passed]
+        lines.append("In JupyterLab they open it with File, Open from Path…, as they cannot click through those.")
     if report.closed:
         count = _number(len(report.closed), "other file or folder", "other files and folders")
         lines.append(f"So that all else stays closed, {count} on the way lost rights for others, until the share ends.")

@@ -374,3 +374,11 @@ def test_looking_at_the_log_in_page_is_not_limited(lab: Lab) -> None:
     somebody.trust_env = False
     somebody.verify = str(lab.ca)
     assert {somebody.get(f"{lab.url}/hub/login", timeout=30).status_code for _ in range(80)} == {200}
+
+
+def test_jupyterhubs_own_page_of_users_leads_to_the_page_of_people(admin: Person) -> None:
+    """It would make users without an account."""
+    page = admin.visit("/hub/admin")
+    assert page.ok
+    assert 'href="/hub/people"' in page.text
+    assert "react-admin-hook" not in page.text

@@ -8,6 +8,7 @@ import pickle
 import pwd
 import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -720,7 +721,7 @@ def test_the_command_explains_what_it_opened(home: Path) -> None:
     code, out, err = command(os.fspath(home / "work/run1"), "with", "ben", "--until", "2999-01-31")
     assert (code, err) == (0, "")
     assert f"Open for ben until the end of 2999-01-31: {home}/work/run1 (2 folders and 4 files" in out
-    assert f"  {home}\n  {home}/work\n" in out
+    assert f"  {home}\n  {home}/work\nIn JupyterLab they open it with File, Open from Path" in out
     assert "lost rights for others" in out
     code, out, _ = command("list")
     assert code == 0
@@ -809,3 +810,26 @@ def test_the_kernel_reads_a_list_as_it_is_meant(root: Path) -> None:
     assert Acl.unpack(os.getxattr(place, "system.posix_acl_access")) == value
     assert stat.S_IMODE(place.stat().st_mode) == 0o660
     assert str(value) == "u::rw-,u:20002:r--,g::r--,g:30000:rw-,m::rw-,o::---"
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("wo", ["work/run1"]), ("", ["work/run1", "b c"]), ("{here}/b", ["{here}/b c"]), ("x", [])],
+)
+def test_tab_completes_what_is_shared(tmp_path: Path, typed: str, expected: list[str]) -> None:
+    """The list has blanks between its columns and may have some in its paths."""
+    completion = Path(__file__).resolve().parents[2] / "session/data/share/bash-completion/completions/share"
+    script = """
+        share() { printf '%s\\n' "WHO  UNTIL  PATH" "ben  -  $PWD/work/run1" "ice  2027-01-01  $PWD/b c"; }
+        complete() { :; }; compopt() { :; }
+        . "$1"; COMP_WORDS=(share stop "$2"); COMP_CWORD=2; _share; printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        ["bash", "-euc", script, "sh", completion, typed.format(here=tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout.split("\n")[:-1] == ([word.format(here=tmp_path) for word in expected] or [""])

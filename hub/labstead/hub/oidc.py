@@ -233,6 +233,10 @@ _FAULTS = (HTTPClientError, OSError, ValueError, KeyError, json.JSONDecodeError,
 """What a provider that is away, or answers with something else, leads to."""
 
 
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class LeaveHandler(OAuthLoginHandler, LoginPage):  # type: ignore[misc]
     """Send somebody to the provider."""
 
@@ -241,7 +245,7 @@ class LeaveHandler(OAuthLoginHandler, LoginPage):  # type: ignore[misc]
         try:
             await self.authenticator.discover()
         except _FAULTS as error:
-            self.log.error("the provider: %s", " ".join(str(error).split()) or type(error).__name__)
+            self.log.error("the provider %s: %s", self.authenticator.provider.issuer, _reason(error))
             title = self.authenticator.provider.title
             await self.refuse(f"Sign-in with {title} does not work now; please try again later.", 503)
             return
@@ -267,7 +271,7 @@ class ReturnHandler(OAuthCallbackHandler, LoginPage):  # type: ignore[misc]
             self.log.warning("back from the provider: %s", str(error.log_message)[:200])
             await self.refuse(f"Sign-in with {title} took too long or was interrupted; please try again.", 400)
         except _FAULTS as error:
-            self.log.error("the provider: %s", " ".join(str(error).split()) or type(error).__name__)
+            self.log.error("the provider %s: %s", self.authenticator.provider.issuer, _reason(error))
             await self.refuse(f"Sign-in with {title} does not work now; please try again later.", 503)
         else:
             if user is None:
