@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from support.authority import Authority
-from support.directory import Directory, Entry
+from support.directory import STAFF, Directory, Entry
 from support.doors import SENT_OUT, assert_kept_out, ledger, open_doors
 from support.forms import words_of
 from support.lab import Lab
@@ -22,7 +22,6 @@ from support.provider import CLIENT, Provider, come_in
 from support.provision import ADMIN
 
 SECRET = "the-hub-at-the-provider-7f3a91c0d2"
-STAFF = 42000
 SETTINGS: dict[str, Any] = {
     "hub_doors": ["oidc", "native"],
     "hub_oidc_client_id": CLIENT,
@@ -35,9 +34,8 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def provider(bookworm: Lab, authority: Authority, directory: Directory) -> Provider:
+def provider(bookworm: Lab, authority: Authority) -> Provider:
     """Start the provider and open the doors; accounts are made for people who are new."""
-    directory.add_group("staff-ldap", STAFF)
     # The provider runs with the node of the hub's proxy, so that the host is a hub already when it starts.
     if bookworm.machine.run("test", "-d", "/opt/labstead/proxy", check=False).returncode:
         open_doors(bookworm, authority, {}, "before-the-provider.log")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.authority import Authority
-from support.directory import Directory, Entry
+from support.directory import STAFF, Directory, Entry
 from support.doors import SENT_OUT, assert_kept_out, ledger, open_doors
 from support.forms import words_of
 from support.kernel import Kernel
@@ -19,7 +19,6 @@ from support.machine import wait_for
 from support.person import Person
 from support.provision import ADMIN
 
-STAFF = 42000
 LENA = Entry("lena-ldap", 41001, STAFF, "lena likes granite", full_name="Lena Lund")
 NILS = Entry("nils-ldap", 41002, STAFF, "nils likes basalt", full_name="Nils Nordli")
 PAULA = Entry("paula-ldap", 41003, STAFF, "paula likes gneiss", full_name="Paula Pihl")
@@ -42,7 +41,6 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def lab(bookworm: Lab, authority: Authority, directory: Directory, measured: list[str]) -> Lab:
     """Provision the Debian 12 host with the directory, and the doors pam and native."""
-    directory.add_group("staff-ldap", STAFF)
     directory.add(LENA, NILS, PAULA)
     directory.add_group("glacier-ldap", 42001, LENA.name, NILS.name)
     directory.add_group("moraine-ldap", 42002, LENA.name)

@@ -11,6 +11,9 @@ from support.machine import Machine, wait_for
 BASE = "dc=institute,dc=test"
 _ROOT = ("-Y", "EXTERNAL", "-Q", "-H", "ldapi:///")
 
+STAFF = 42000
+"""Primary group of the institute's people, `staff-ldap`, which the directory always has."""
+
 _DONE = "/etc/ldap/lt-done"
 
 INSTALL = """
@@ -104,7 +107,7 @@ class Directory:
         self._machine = machine
 
     def set_up(self, authority: Authority) -> None:
-        """Install slapd and SSSD, with an empty directory; one that an earlier run left is emptied."""
+        """Install slapd and SSSD, with a directory of nobody yet; one that an earlier run left is emptied."""
         known = self._machine.run("test", "-e", _DONE, check=False).returncode == 0
         if not known:
             self._machine.sh(INSTALL, timeout=600)
@@ -118,7 +121,7 @@ class Directory:
                 self._machine.run("ldapdelete", *_ROOT, "-r", f"ou={unit},{BASE}")
         self._ldap("ldapadd", UNITS)
         self._machine.sh("touch $1; systemctl enable --quiet sssd; systemctl restart sssd", _DONE)
-        self.forget()
+        self.add_group("staff-ldap", STAFF)
 
     def _write_certificates(self, authority: Authority) -> None:
         address = self._machine.info()["address"]

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -15,6 +15,11 @@ from websockets.sync.client import ClientConnection, connect
 
 if TYPE_CHECKING:
     from support.person import Person
+
+
+_HANDSHAKE_SECONDS, _HANDSHAKES = 15, 3
+"""Now and then Jupyter's server leaves a handshake unanswered while it looks for signs of life of the kernel; JupyterLab
+connects again then. No code has been sent by that time."""
 
 
 class CodeFailed(AssertionError):
@@ -40,21 +45,30 @@ class Kernel:
         self._person = person
         self._path = f"/user/{person.name}/api/kernels/{ident}/channels"
 
-    @contextmanager
-    def _connection(self) -> Iterator[ClientConnection]:
+    def _open(self) -> ClientConnection:
         url = self._person.url + self._path
         cookie = requests.Request("GET", url, cookies=self._person.http.cookies).prepare().headers["Cookie"]
         context = ssl.create_default_context(cafile=self._person.ca)
-        with connect(
+        return connect(
             url.replace("https:", "wss:", 1),
             ssl=context,
             origin=self._person.url,
             additional_headers={"Cookie": cookie},
-            open_timeout=30,
+            open_timeout=_HANDSHAKE_SECONDS,
             close_timeout=5,
             max_size=None,
             proxy=None,
-        ) as connection:
+        )
+
+    @contextmanager
+    def _connection(self) -> Iterator[ClientConnection]:
+        for _ in range(_HANDSHAKES - 1):
+            with suppress(TimeoutError):
+                connection = self._open()
+                break
+        else:
+            connection = self._open()
+        with connection:
             yield connection
 
     def run(self, code: str, seconds: float = 60) -> str:
@@ -75,7 +89,7 @@ class Kernel:
         # In a thread, as websockets may wait for ever where a handshake is refused in an odd way.
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        thread.join(seconds + 30)
+        thread.join(seconds + _HANDSHAKE_SECONDS * _HANDSHAKES)
         outcome = result[0] if result else TimeoutError(f"no answer in {seconds:.0f} s")
         if isinstance(outcome, str):
             return outcome
