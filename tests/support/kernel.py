@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 _HANDSHAKE_SECONDS, _HANDSHAKES = 15, 3
-"""Now and then Jupyter's server leaves a handshake unanswered while it looks for signs of life of the kernel; JupyterLab
-connects again then. No code has been sent by that time."""
+"""Now and then Jupyter's server leaves a handshake unanswered while it looks for signs of life of the kernel;
+JupyterLab connects again then. No code has been sent by that time."""
 
 
 class CodeFailed(AssertionError):
