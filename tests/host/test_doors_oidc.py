@@ -212,7 +212,8 @@ def test_a_claim_that_is_an_account_of_the_machine_does_not_get_it(
     )
     directory.add(Entry("greta-ldap", 41101, STAFF, "greta likes slate"))
     directory.add(Entry("gerd-ldap", 900, STAFF, "gerd likes slate"))
-    directory.wait_for("greta-ldap")
+    for name in ("greta-ldap", "gerd-ldap"):
+        directory.wait_for(name)
     admin = lab.admin()
     guest = lab.join("gast", admin)
     before = lab.state()
