@@ -1,7 +1,6 @@
 """The `labstead` command, as an administrator types it."""
 
 import csv
-import functools
 import json
 import tarfile
 from collections.abc import Iterator
@@ -23,19 +22,6 @@ from labstead.hub.api import HubAway
 from support.office import RELAY, Office
 
 TOMORROW = date.today() + timedelta(days=1)
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use bcrypt with the fewest rounds it has."""
-    monkeypatch.setattr(bcrypt, "gensalt", functools.partial(bcrypt.gensalt, 4))
-
-
-@pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
-    site = Office(tmp_path)
-    site.stand_in(monkeypatch)
-    return site
 
 
 def opens(office: Office, name: str, password: str) -> bool:

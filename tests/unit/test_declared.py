@@ -1,30 +1,14 @@
 """`labstead apply`: from what the inventory declares to what is done about it."""
 
-import functools
 import json
 from datetime import date
-from pathlib import Path
 
 import bcrypt
-import pytest
 from nativeauthenticator.orm import UserInfo
 
 from labstead.hub import database, logins
 from labstead.settings import DeclaredGroup, DeclaredUser
 from support.office import Office
-
-
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use bcrypt with the fewest rounds it has."""
-    monkeypatch.setattr(bcrypt, "gensalt", functools.partial(bcrypt.gensalt, 4))
-
-
-@pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
-    site = Office(tmp_path)
-    site.stand_in(monkeypatch)
-    return site
 
 
 def apply(office: Office, *options: str) -> list[str]:

@@ -1,10 +1,8 @@
 """What is put into a group folder with rights of its own becomes the group's, and nothing else changes."""
 
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,14 +30,6 @@ def acting(uid: int, action: Callable[[], _T]) -> _T:
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)
         os.setgroups([])
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="labstead-groups-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Log-ins in the hub's database, and the links with which people set a password once."""
 
-import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,7 @@ from labstead.hub.login_protocol import Authorize, DeleteLogin, Everybody, Invit
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture(autouse=True)
-def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use bcrypt with the fewest rounds it has."""
-    monkeypatch.setattr(bcrypt, "gensalt", functools.partial(bcrypt.gensalt, 4))
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 
 @pytest.fixture

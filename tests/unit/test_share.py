@@ -9,8 +9,7 @@ import pwd
 import shutil
 import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,15 +86,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grp, "getgrgid", lambda gid: by_gid[gid])
     monkeypatch.setattr(os, "getgrouplist", _groups_of)
     monkeypatch.setattr(sharing, "_FLEETING", ("/proc",))
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """Give a folder that everybody can pass through."""
-    path = Path(tempfile.mkdtemp(prefix="labstead-share-", dir="/var/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
