@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from support import provision
+from support.authority import Authority
 from support.commands import invite, set_password
+from support.doors import with_authority
 from support.forms import words_of
 from support.lab import Lab
-from support.provision import SETTINGS, Result
+from support.provision import Result
 
 USERS = 1000
 GROUPS = 200
@@ -50,9 +52,9 @@ PEOPLE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def first(bookworm: Lab, measured: list[str]) -> Result:
+def first(bookworm: Lab, authority: Authority, measured: list[str]) -> Result:
     """Hand all of them over with site.yml."""
-    provision.inventory(bookworm.machine, bookworm.inventory, {**SETTINGS, **PEOPLE})
+    provision.inventory(bookworm.machine, bookworm.inventory, {**with_authority(authority), **PEOPLE})
     result = provision.run(bookworm.inventory, bookworm.folder / "people.log")
     measured.append(f"site.yml with {USERS} new people and {GROUPS} new groups: {result.seconds:.0f} s")
     assert result.code == 0, result.end
@@ -151,14 +153,14 @@ def test_a_folder_that_is_gone_is_told_and_not_made_again(lab: Lab) -> None:
     assert apply(lab)[:3] == (0, "", "")
 
 
-def test_site_yml_does_not_grow_with_people(lab: Lab, measured: list[str]) -> None:
+def test_site_yml_does_not_grow_with_people(lab: Lab, authority: Authority, measured: list[str]) -> None:
     """The same inventory again, and then one without all of them: they are left alone."""
     again = provision.run(lab.inventory, lab.folder / "people-again.log")
     assert again.code == 0, again.end
     assert again.count(lab.machine.name, "changed") == 0, again.tasks_that_changed()
     before = lab.state()
 
-    provision.inventory(lab.machine, lab.inventory, SETTINGS)
+    provision.inventory(lab.machine, lab.inventory, with_authority(authority))
     dropped = provision.run(lab.inventory, lab.folder / "people-dropped.log")
     assert dropped.code == 0, dropped.end
     assert lab.state() == before

@@ -18,13 +18,17 @@ SENT_OUT = 60
 """Seconds in which whoever is in is sent out after their account was closed by a command; the hub asks every 30 s."""
 
 
+def with_authority(authority: Authority) -> dict[str, Any]:
+    """Give the settings of the test hosts with an authority of the institute's to trust."""
+    return {**SETTINGS, "site_ca_certificates": [*site_certificates(), str(authority.path)]}
+
+
 def open_doors(lab: Lab, authority: Authority, settings: dict[str, Any], log: str, *words: str) -> Result:
     """Run site.yml with other doors, on a host that trusts the institute's authority.
 
     :param words: more words of the command line
     """
-    trusted = {"site_ca_certificates": [*site_certificates(), str(authority.path)]}
-    provision.inventory(lab.machine, lab.inventory, {**SETTINGS, **trusted, **settings})
+    provision.inventory(lab.machine, lab.inventory, {**with_authority(authority), **settings})
     result = provision.run(lab.inventory, lab.folder / log, *words)
     assert result.code == 0, result.end
     lab.wait_until_healthy()
