@@ -55,7 +55,20 @@ def _ip_address(value: str) -> str:
     return str(ipaddress.ip_address(value))
 
 
+def _parse_limit(value: object) -> object:
+    """Turn `none` into 0, which is no limit."""
+    return 0 if value == "none" else value
+
+
+def _parse_size_limit(value: object) -> int:
+    return 0 if value in ("none", 0) and not isinstance(value, bool) else parse_size(value)
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
+SizeLimit = Annotated[int, BeforeValidator(_parse_size_limit)]
+"""A size in bytes, or `none`: 0."""
+FilesLimit = Annotated[int, Field(strict=True, ge=0, lt=2**63), BeforeValidator(_parse_limit)]
+"""A number of files and folders, or `none`: 0."""
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
@@ -68,6 +81,40 @@ Door = Literal["native", "pam", "oidc"]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SpaceKind = Literal["home", "group", "scratch"]
+"""What a limit is about: somebody's home, a group's folder, somebody's scratch."""
+
+
+class Limit(_Settings):
+    """How much one space may hold."""
+
+    bytes: SizeLimit | None = None
+    """Bytes; 0 is no limit. None: nothing is said here."""
+    files: FilesLimit | None = None
+    """Files and folders; 0 is no limit. None: nothing is said here."""
+
+
+class Quotas(_Settings):
+    """What holds for whom nothing else is said."""
+
+    home: Limit = Limit()
+    group: Limit = Limit()
+    scratch: Limit = Limit()
+    soft_percent: Annotated[int, Field(ge=50, le=100)] = 100
+    """Soft limit, in percent of the limit; 100 is none. Above it, its owner has `grace_days` to clean up."""
+    grace_days: Annotated[int, Field(ge=1, le=365)] = 7
+    """Days above a soft limit after which nothing more can be written."""
+
+    def of(self, kind: SpaceKind) -> Limit:
+        """Give the limit of a kind of space."""
+        return {"home": self.home, "group": self.group, "scratch": self.scratch}[kind]
+
+    @property
+    def any(self) -> bool:
+        """Tell whether anything is limited."""
+        return any(limit.bytes or limit.files for limit in (self.home, self.group, self.scratch))
 
 
 class Accounts(_Settings):
@@ -89,6 +136,10 @@ class Accounts(_Settings):
     """Folder in which group folders are made."""
     archive_root: AbsolutePath = Path("/var/lib/labstead/archive")
     """Folder of the archives of homes and group folders that were removed; for root alone."""
+    scratch_root: AbsolutePath | None = None
+    """Folder in which everybody's scratch is made; None: there is none."""
+    quotas: Quotas = Quotas()
+    """Limits of homes, group folders and scratch where nothing is said of a person or group."""
     doors: Annotated[tuple[Door, ...], Field(min_length=1)] = ("native",)
     """Doors of the hub, the main one first; the service answers only for those that are open."""
     oidc_accounts: Literal["create", "existing"] = "create"
@@ -141,6 +192,10 @@ class Sessions(_Settings):
     """Folder of the group folders; those of a person's groups are in their sessions, writable."""
     data_root: AbsolutePath = Path("/data")
     """Data cache, read-only."""
+    scratch_root: AbsolutePath | None = None
+    """Folder of everybody's scratch; one's own is in the session, writable. None: there is none."""
+    scratch_days: Days = 7
+    """Days after which what was not used in scratch is removed; 0: never."""
     ca_bundle: AbsolutePath | None = None
     """File with the certificates that sessions trust, where the site has some of its own."""
     environment: dict[str, str] = {}
@@ -266,6 +321,12 @@ class DeclaredUser(_Settings):
     """Where mail about the account goes."""
     expires: date | None = None
     """First day on which the account is closed."""
+    quota: SizeLimit | None = None
+    """Limit of the home, in bytes; 0 is none."""
+    files: FilesLimit | None = None
+    """Limit of the home, in files and folders; 0 is none."""
+    scratch_quota: SizeLimit | None = None
+    """Limit of their scratch, in bytes; 0 is none."""
     existing: bool = False
     """An account that the machine knows already (LDAP, useradd) and that labstead uses but never changes."""
 
@@ -279,8 +340,16 @@ class DeclaredGroup(_Settings):
     """People who are in it for as long as they stand here; managers may add others."""
     managers: tuple[str, ...] = ()
     """People who may add and remove members; they need not be members."""
-    quota: Size | None = None
-    """Limit of the folder."""
+    quota: SizeLimit | None = None
+    """Limit of the folder, in bytes; 0 is none."""
+    files: FilesLimit | None = None
+    """Limit of the folder, in files and folders; 0 is none."""
+    home_quota: SizeLimit | None = None
+    """Limit of each member's home, in bytes; 0 is none."""
+    home_files: FilesLimit | None = None
+    """Limit of each member's home, in files and folders; 0 is none."""
+    scratch_quota: SizeLimit | None = None
+    """Limit of each member's scratch, in bytes; 0 is none."""
     existing: bool = False
     """A group that the machine knows already: it gets a folder, and its members are not labstead's business."""
 
