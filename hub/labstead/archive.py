@@ -68,25 +68,35 @@ def archives(settings: Accounts) -> tuple[Archive, ...]:
     return tuple(found)
 
 
-def leftovers(root: Path) -> tuple[int, ...]:
-    """Give the numbers of homes or group folders that were set aside and wait to be archived or deleted."""
-    names = (_LEFTOVER.fullmatch(path.name) for path in (root.iterdir() if root.is_dir() else ()))
+def leftovers(root: Path | None) -> tuple[int, ...]:
+    """Give the numbers of homes, scratch or group folders that were set aside and wait to be archived or deleted."""
+    paths = root.iterdir() if root is not None and root.is_dir() else ()
+    names = (_LEFTOVER.fullmatch(path.name) for path in paths)
     return tuple(sorted({int(match[2]) for match in names if match}))
 
 
 def archive_home(settings: Accounts, account: Account) -> Path | None:
-    """Put the home of an account that was removed into an archive, then delete it.
+    """Put the home of an account that was removed into an archive, then delete it, and its scratch too.
 
     :return: the archive; None where there is no such home
     :raises LabsteadError: when it fails; the home is still there then
     """
     folder = homes.removed(settings.home_root, account.uid)
-    return _put_away(folder, settings.archive_root / f"{account.name}-{account.uid}.tar.gz")
+    archive = _put_away(folder, settings.archive_root / f"{account.name}-{account.uid}.tar.gz")
+    delete_scratch(settings, account.uid)
+    return archive
 
 
 def delete_home(settings: Accounts, account: Account) -> None:
-    """Delete the home of an account that was removed."""
+    """Delete home and scratch of an account that was removed."""
     _delete_both(homes.removed(settings.home_root, account.uid))
+    delete_scratch(settings, account.uid)
+
+
+def delete_scratch(settings: Accounts, uid: int) -> None:
+    """Delete the scratch of an account that was removed."""
+    if settings.scratch_root is not None:
+        _delete_both(homes.removed(settings.scratch_root, uid))
 
 
 def archive_folder(settings: Accounts, group: Group) -> Path | None:

@@ -6,17 +6,19 @@ and what is not declared is nobody's business here.
 
 import grp
 import pwd
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 from labstead import administration
-from labstead.accounts.protocol import Account, Group
+from labstead.accounts.protocol import Account, Group, SaidLimit
 from labstead.administration import Newcomer, Site
+from labstead.amounts import limit_words
 from labstead.errors import BadInput, LabsteadError
 from labstead.names import problem_with_name
-from labstead.settings import DeclaredGroup, DeclaredUser, People
+from labstead.settings import DeclaredGroup, DeclaredUser, People, SpaceKind
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,32 @@ class SetGroup:
         return f"group {self.group.name}: {self.said}"
 
 
-Step = NewUser | ChangedUser | SetGroup
+@dataclass(frozen=True)
+class SetLimit:
+    """What is said otherwise of how much a space may hold."""
+
+    kind: SpaceKind
+    name: str
+    of_members: bool
+    given: Mapping[str, int | None]
+    """Bytes, files or both; None takes back what was said."""
+
+    @property
+    def words(self) -> str:
+        """Say what is done."""
+        what = f"each member's {self.kind}" if self.of_members else "folder" if self.kind == "group" else self.kind
+        said = [_words_of_limit(unit, amount) for unit, amount in self.given.items()]
+        whose = "group" if self.of_members or self.kind == "group" else "user"
+        return f"{whose} {self.name}: {what}: {', '.join(said)}"
+
+
+def _words_of_limit(unit: str, amount: int | None) -> str:
+    if not amount:
+        return f"{unit} as for all" if amount is None else f"no limit of {unit}"
+    return f"at most {limit_words(amount, None) if unit == 'bytes' else limit_words(None, amount)}"
+
+
+Step = NewUser | ChangedUser | SetGroup | SetLimit
 
 
 class _Machine:
@@ -120,7 +147,38 @@ def plan(people: People, site: Site, today: date | None = None) -> list[Step]:
             problems.append(f"accounts_groups: {group.name}: {error}")
     if problems:
         raise BadInput("\n".join(problems))
-    return steps
+    said = {(s.kind, s.name, s.of_members): s for s in site.accounts.limits()}
+    return [*steps, *_limit_steps(users, _OF_USER, said), *_limit_steps(people.groups, _OF_GROUP, said)]
+
+
+#: Field of the inventory → kind of space, whether it is that of members, and what is limited.
+_OF_USER: dict[str, tuple[SpaceKind, bool, str]] = {
+    "quota": ("home", False, "bytes"),
+    "files": ("home", False, "files"),
+    "scratch_quota": ("scratch", False, "bytes"),
+}
+_OF_GROUP: dict[str, tuple[SpaceKind, bool, str]] = {
+    "quota": ("group", False, "bytes"),
+    "files": ("group", False, "files"),
+    "home_quota": ("home", True, "bytes"),
+    "home_files": ("home", True, "files"),
+    "scratch_quota": ("scratch", True, "bytes"),
+}
+
+
+def _limit_steps(
+    declared: Iterable[DeclaredUser | DeclaredGroup],
+    fields: Mapping[str, tuple[SpaceKind, bool, str]],
+    said: Mapping[tuple[SpaceKind, str, bool], SaidLimit],
+) -> Iterator[SetLimit]:
+    """Compare what is declared of limits; what is not declared is left as it is."""
+    for item in declared:
+        given: dict[tuple[SpaceKind, bool], dict[str, int | None]] = {}
+        for field, (kind, of_members, unit) in fields.items():
+            now = said.get((kind, item.name, of_members))
+            if field in item.model_fields_set and getattr(item, field) != (getattr(now, unit) if now else None):
+                given.setdefault((kind, of_members), {})[unit] = getattr(item, field)
+        yield from (SetLimit(kind, item.name, of_members, units) for (kind, of_members), units in given.items())
 
 
 def _user_step(user: DeclaredUser, account: Account | None, site: Site, machine: _Machine, today: date) -> Step | None:
@@ -212,8 +270,6 @@ def _differences(declared: DeclaredGroup, members: Sequence[str], group: Group) 
         yield from (f"-{name}" for name in group.declared if name not in members)
     if "managers" in declared.model_fields_set and set(declared.managers) != set(group.managers):
         yield f"managers {', '.join(declared.managers) or 'none'}"
-    if "quota" in declared.model_fields_set and (declared.quota or None) != (group.quota or None):
-        yield f"quota {declared.quota or 'none'}"
 
 
 def _damage(group: Group, members: Sequence[str], machine: _Machine) -> Iterable[str]:
@@ -255,6 +311,9 @@ def carry_out(steps: Sequence[Step], site: Site) -> tuple[list[str], list[str]]:
             if isinstance(step, ChangedUser):
                 problems += _change_user(step, site)
                 done.append(step.words)
+            elif isinstance(step, SetLimit):
+                _set_limit(step, site)
+                done.append(step.words)
             elif isinstance(step, SetGroup) and _set_group(step, site):
                 done.append(step.words)
         except LabsteadError as error:
@@ -280,6 +339,17 @@ def _set_group(step: SetGroup, site: Site) -> bool:
         declared.name,
         declared=None if declared.existing else step.members,
         managers=declared.managers if "managers" in given else None,
-        quota=(declared.quota or 0) if "quota" in given else None,
         existing=declared.existing,
     ).changed
+
+
+def _set_limit(step: SetLimit, site: Site) -> None:
+    units: tuple[Literal["bytes", "files"], ...] = ("bytes", "files")
+    site.accounts.set_limit(
+        step.kind,
+        step.name,
+        bytes=step.given.get("bytes"),
+        files=step.given.get("files"),
+        of_members=step.of_members,
+        keep=tuple(unit for unit in units if unit not in step.given),
+    )

@@ -142,6 +142,20 @@ def removed(hub: Hub, name: str, email: str) -> list[EmailMessage]:
     return _there([_message(hub, email, "your files were deleted", words)])
 
 
+def fills_up(hub: Hub, email: str, what: str, path: str, full: int) -> list[EmailMessage]:
+    """Tell somebody that a space of theirs, or a folder that they manage, fills up.
+
+    :param what: the space's name for people
+    :param full: percent of its limit, of bytes or of files
+    """
+    words = [
+        f"The {what}, {path}, is {full}% full.",
+        "Once it is full, nothing more can be saved there. Please delete what is no longer needed; in a session, "
+        "`quota` in a terminal says what takes the room.",
+    ]
+    return _there([_message(hub, email, f"the {what} is {full}% full", words)])
+
+
 # --- how it leaves
 
 

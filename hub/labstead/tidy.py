@@ -1,5 +1,5 @@
 """What each day asks for: accounts are closed on their day, later archived and, if the site wants it, deleted; shares
-end; disk use is measured.
+end; limits are looked after and disk use is noted.
 
 The one rule: nothing happens in silence. Each step is a line in the journal and, where a relay is set, in a mail to
 the administrators; people are told before it happens. One step that fails keeps none of the others from being done.
@@ -9,9 +9,9 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from pydantic import BaseModel, ConfigDict
 
 from labstead import administration, archive, mail, settings, usage
 from labstead.accounts import machine
-from labstead.accounts.protocol import Account
+from labstead.accounts.protocol import Account, Space
 from labstead.administration import Site
+from labstead.amounts import limit_words, percent
 from labstead.errors import LabsteadError
 from labstead.identity import FIRST_PERSON
 from labstead.peer import HUB_USER
 from labstead.settings import Accounts
+from labstead_session.notices import NOTICE, WARNING
 
 STATE = Path("/var/lib/labstead/tidy.json")
 """Who has been told of which day."""
@@ -35,6 +37,8 @@ _SHARE_MEMORY = 2**30
 _MOST_LINES, _LINE_LENGTH = 20, 300
 """How much a person's own files can make this program say of them."""
 _DU_SECONDS = 4 * 3600
+_SLACK = 5
+"""Percent that a space has to become emptier by before its people are told anew that it fills up."""
 _MEND_SECONDS = 2 * 3600
 
 
@@ -52,6 +56,8 @@ class _State(BaseModel):
 
     warned: dict[int, date] = {}
     """Day of expiry of which somebody was told, by uid."""
+    full: dict[str, int] = {}
+    """How full a space was, in percent, when its people were told last, by its name for people."""
 
 
 def _read_state(path: Path) -> _State:
@@ -102,6 +108,7 @@ class Tidying:
         self._state_file = state or STATE
         self._state = _read_state(self._state_file)
         self._lines: list[Line] = []
+        self._full: list[str] = []
 
     def run(self) -> Iterator[Line]:
         """Do it, line by line."""
@@ -113,6 +120,7 @@ class Tidying:
             return
         yield from self._noted(self._end_shares(people))
         yield from self._noted(self._mend_folders())
+        yield from self._noted(self._follow_limits())
         yield from self._noted(self._measure(people))
         yield from self._noted(self._tell_administrators())
 
@@ -186,9 +194,14 @@ class Tidying:
             yield from problems
             if not problems:
                 warned[account.uid] = account.expires
-        if not self._check and warned != self._state.warned:
-            self._state = _State(warned=warned)
-            _write(self._state_file, self._state.model_dump_json() + "\n", 0o600)
+        if not self._check:
+            self._keep(self._state.model_copy(update={"warned": warned}))
+
+    def _keep(self, state: _State) -> None:
+        """Write down who has been told."""
+        if state != self._state:
+            self._state = state
+            _write(self._state_file, state.model_dump_json() + "\n", 0o600)
 
     def _archive(self, people: Iterable[Account]) -> Iterator[Line]:
         """Remove the accounts that have been closed for long enough, their homes into archives."""
@@ -244,6 +257,13 @@ class Tidying:
                     words += f", now in {archive.archive_lost_folder(self._settings, gid)}"
                 lines.append(Line(words=words))
             yield from lines
+        for uid in archive.leftovers(self._settings.scratch_root):
+            lines = []
+            with self._failing(f"{self._settings.scratch_root}/.removed-{uid}", lines):
+                if not self._check:
+                    archive.delete_scratch(self._settings, uid)
+                lines.append(Line(words=f"uid {uid}: scratch that was left of a removal deleted"))
+            yield from lines
 
     def _delete(self) -> Iterator[Line]:
         """Delete archives that were kept for long enough."""
@@ -290,26 +310,84 @@ class Tidying:
                     _run_idle([sys.executable, "-I", "-m", "labstead_session.groups", group.folder], _MEND_SECONDS)
                 yield from lines
 
-    def _measure(self, people: Iterable[Account]) -> Iterator[Line]:
-        """Measure what homes and group folders take up."""
+    def _follow_limits(self) -> Iterator[Line]:
+        """Have the disks hold all limits, and say where they do not."""
+        followed = self._site.accounts.follow_limits(adopt=True)
+        for space in followed.spaces:
+            yield Line(words=f"{space.words}: {limit_words(space.limit_bytes, space.limit_files)}")
+        for words in followed.problems[:_MOST_LINES]:
+            yield Line(words=_plain(words), failed=True)
+        if (more := len(followed.problems) - _MOST_LINES) > 0:
+            yield Line(words=f"and {more} more limits that do not hold; see `labstead apply`", failed=True)
+
+    def _measure(self, people: Sequence[Account]) -> Iterator[Line]:
+        """Note what spaces hold; what no file system counts is measured."""
         lines: list[Line] = []
-        homes, groups = {}, {}
-        for account, entry in self._homes(people):
-            with self._failing(f"disk use of {account.name}", lines):
-                homes[account.name] = _disk_use(entry.pw_dir)
-        for group in self._site.accounts.groups():
-            if Path(group.folder).is_dir():
-                with self._failing(f"disk use of {group.folder}", lines):
-                    groups[group.name] = _disk_use(group.folder)
+        samples, spaces = [], self._site.accounts.spaces()
+        for space in spaces:
+            used = space.used_bytes
+            if used is None and _is_there(space.path):
+                with self._failing(f"disk use of {space.path}", lines):
+                    used = _disk_use(space.path)
+            if used is not None:
+                samples.append(
+                    usage.Sample(
+                        day=self._today,
+                        kind=space.kind,
+                        name=space.name,
+                        bytes=used,
+                        files=space.used_files,
+                        limit_bytes=space.limit_bytes,
+                        limit_files=space.limit_files,
+                    )
+                )
         with self._failing(str(usage.FILE), lines):
-            found = usage.Usage(measured_at=datetime.now(UTC), homes=homes, groups=groups)
-            _write(usage.FILE, found.model_dump_json() + "\n", 0o640, pwd.getpwnam(HUB_USER).pw_gid)
+            usage.add(samples, pwd.getpwnam(HUB_USER).pw_gid)
+            usage.FILE.with_suffix(".json").unlink(missing_ok=True)  # of an earlier release
         yield from lines
+        yield from self._tell_owners(spaces, people)
+
+    def _tell_owners(self, spaces: Sequence[Space], people: Sequence[Account]) -> Iterator[Line]:
+        """Tell people once that their spaces fill up, and managers of groups' folders."""
+        addresses = {account.name: account.email for account in people}
+        managers = {group.name: group.managers for group in self._site.accounts.groups()}
+        told: dict[str, int] = {}
+        for space in spaces:
+            full = _fullness(space)
+            before = self._state.full.get(space.words, 0)
+            level = max((level for level in (NOTICE, WARNING) if full >= level), default=0)
+            if level > before:
+                line = Line(
+                    words=f"{space.words}: {full}% full, of {limit_words(space.limit_bytes, space.limit_files)}"
+                )
+                yield line
+                names = managers.get(space.name, ()) if space.kind == "group" else (space.name,)
+                messages = [
+                    message
+                    for name in names
+                    for message in mail.fills_up(self._site.hub, addresses.get(name, ""), space.words, space.path, full)
+                ]
+                problems = self._mail(messages)
+                yield from problems
+                level = before if problems else level
+            elif full > before - _SLACK:
+                level = before  # a little less than it was: what grows again at once is not told again
+            if level:
+                told[space.words] = level
+        self._full = [f"{space.words}: {full}% full" for space in spaces if (full := _fullness(space)) >= WARNING]
+        self._keep(self._state.model_copy(update={"full": told}))
 
     def _tell_administrators(self) -> Iterator[Line]:
         if self._lines:
             words = ["What was done today:", "\n".join(line.words for line in self._lines)]
+            words += ["Full, or nearly so:", "\n".join(self._full)] if self._full else []
             yield from self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
+
+
+def _fullness(space: Space) -> int:
+    """Say how full a space is, in percent of bytes or files; 0 where it has no limit."""
+    parts = (percent(space.used_bytes, space.limit_bytes), percent(space.used_files, space.limit_files))
+    return max(part or 0 for part in parts)
 
 
 def _is_there(path: str) -> bool:

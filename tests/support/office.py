@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from labstead import administration, mail, settings
+from labstead import administration, mail, settings, usage
 from labstead.accounts import protocol
 from labstead.accounts.client import Client
 from labstead.accounts.ledger import Ledger
 from labstead.accounts.service import Service
 from labstead.cli import base, main
 from labstead.hub import database, login_protocol
-from labstead.settings import Accounts, Hub, Mail, People
+from labstead.settings import Accounts, Hub, Mail, People, Quotas
+from support.disk import Disk
 from support.unix import Unix
 
 RELAY = Mail(relay="mail.example.org", sender="hub@example.org", admins=("admin@example.org",))
@@ -27,6 +28,9 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unix = Unix(folder / "home")
+        self.disk = Disk(folder)
+        self.scratch_root: Path | None = None
+        self.quotas = Quotas()
         for name in ("home", "skel", "groups"):
             (folder / name).mkdir()
         self.hub = Hub(url="https://hub.example.org", address="127.0.0.1", admins=("carla",))
@@ -43,6 +47,8 @@ class Office:
             group_root=self.folder / "groups",
             archive_root=self.folder / "archive",
             skeleton=self.folder / "skel",
+            scratch_root=self.scratch_root,
+            quotas=self.quotas,
             doors=self.hub.doors,
         )
         self.service = Service(self.accounts, Ledger(self.folder / "ledger.sqlite"), self.folder / "sessions")
@@ -50,6 +56,11 @@ class Office:
     def set_hub(self, **kwargs: Any) -> None:
         """Give the hub other settings."""
         self.hub = Hub(**{**self.hub.model_dump(exclude_unset=True), **kwargs})
+        self._make_service()
+
+    def set_quotas(self, **kwargs: Any) -> None:
+        """Give the site limits for all."""
+        self.quotas = Quotas.model_validate(kwargs)
         self._make_service()
 
     def declare(self, **kwargs: Any) -> None:
@@ -93,6 +104,7 @@ class Office:
         """Take the machine's place."""
         real = subprocess.run
         self.unix.stand_in(monkeypatch)
+        self.disk.stand_in(monkeypatch)
 
         def run(command: list[str], **kwargs: Any) -> Any:
             return (self.unix.getent if command[0] == "getent" else real)(command, **kwargs)
@@ -107,3 +119,4 @@ class Office:
         monkeypatch.setattr(administration.Site, "put_out", lambda _self, name: self.out_of_hub.append(name))
         monkeypatch.setattr(administration.Site, "forget", lambda _self, name: self.out_of_hub.append(name))
         monkeypatch.setattr(mail, "send", lambda _mail, messages: self.mail.extend(messages))
+        monkeypatch.setattr(usage, "FILE", self.folder / "usage.sqlite")

@@ -44,18 +44,17 @@ def change(service: Service, person: str | None = None, is_root: bool = True, **
 
 
 def test_a_group_is_made_with_its_folder_once(service: Service, unix: Unix, tmp_path: Path) -> None:
-    first = set_group(service, declared=("ben", "anna"), managers=("carla",), quota=500)
-    assert (first.gid, first.kind, first.members, first.managers, first.quota, first.changed) == (
-        *(20003, "created", ("anna", "ben"), ("carla",), 500, True),
+    first = set_group(service, declared=("ben", "anna"), managers=("carla",))
+    assert (first.gid, first.kind, first.members, first.managers, first.changed) == (
+        *(20003, "created", ("anna", "ben"), ("carla",), True),
     )
     assert unix.groups["ocean"].gr_mem == ["anna", "ben"]
     folder = tmp_path / "groups" / "ocean"
     assert first.folder == str(folder)
     assert folder.lstat().st_mode & 0o7777 == 0o2770
     ran = len(unix.ran)
-    assert set_group(service, declared=("ben", "anna"), managers=("carla",), quota=500).changed is False
+    assert set_group(service, declared=("ben", "anna"), managers=("carla",)).changed is False
     assert set_group(service).changed is False
-    assert set_group(service, quota=0).quota is None
     assert len(unix.ran) == ran
 
 

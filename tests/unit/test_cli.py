@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -14,8 +15,11 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from nativeauthenticator.orm import UserInfo
 
-from labstead import administration, mail, secrets
+from labstead import administration, mail, secrets, usage
+from labstead.accounts.client import Client
+from labstead.amounts import human_size
 from labstead.cli import base, main
+from labstead.disks.backend import NO_LIMIT, Limit
 from labstead.errors import LabsteadError
 from labstead.hub import database, logins
 from labstead.hub.api import HubAway
@@ -83,10 +87,10 @@ def test_what_there_is_is_told_where_a_word_is_missing_or_unknown(office: Office
 
 
 FOR_ALL = {("completion",), ("config", "check"), ("unit-outdated",)}
-FOR_MANAGERS = {("group", word) for word in ("list", "show", "members", "managers")}
+FOR_EVERYBODY = {*(("group", word) for word in ("list", "show", "members", "managers")), ("quota", "show")}
 
 
-@pytest.mark.parametrize("words", sorted(COMMANDS.keys() - FOR_ALL - FOR_MANAGERS), ids=" ".join)
+@pytest.mark.parametrize("words", sorted(COMMANDS.keys() - FOR_ALL - FOR_EVERYBODY), ids=" ".join)
 def test_others_than_root_are_told_to_use_sudo(
     words: tuple[str, ...], office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +122,9 @@ def test_tab_completes_commands_options_and_names(office: Office) -> None:
     assert tab("user", "list", "--state", "wa") == ["waiting"]
     assert tab("user", "list", "--group", "o") == ["ocean"]
     assert tab("group", "show", "") == ["ocean"]
+    assert tab("quota", "set", "an") == ["anna", "anton"]
+    assert tab("quota", "set", "--group", "o") == ["ocean"]
+    assert tab("quota", "set", "anna", "d") == ["default"]
     assert tab("group", "members", "ocean", "--add", "bert,a") == ["bert,anna", "bert,anton"]
     assert tab("hub") == []
 
@@ -640,7 +647,7 @@ def test_tidying_tells_each_line_and_fails_where_one_did(office: Office, monkeyp
     [(None, ""), (0, "0B"), (1023, "1023B"), (1536, "1.5K"), (5 * 2**30, "5G"), (2**40, "1T"), (3 * 2**50, "3072T")],
 )
 def test_sizes_are_written_for_people(size: int | None, words: str) -> None:
-    assert base.human_size(size) == words
+    assert human_size(size) == words
 
 
 def test_a_group_is_made_with_members_and_managers(office: Office) -> None:
@@ -648,7 +655,8 @@ def test_a_group_is_made_with_members_and_managers(office: Office) -> None:
         office.run("user", "add", name)
     office.run("group", "add", "ocean", "--members", "anna,bert", "--managers", "carl", "--quota", "500G")
     group = office.group("ocean")
-    assert (group.members, group.managers, group.quota) == (("anna", "bert"), ("carl",), 500 * 2**30)
+    assert (group.members, group.managers) == (("anna", "bert"), ("carl",))
+    assert office.disk.limit(office.folder / "groups" / "ocean") == Limit(bytes=500 * 2**30)
     assert office.run("group", "members", "ocean").stdout == "anna\nbert\n"
     assert "500G" in office.run("group", "list").stdout
     assert json.loads(office.run("group", "show", "ocean", "--json").stdout)["managers"] == ["carl"]
@@ -676,12 +684,97 @@ def test_members_and_managers_change(office: Office) -> None:
 
 def test_a_limit_is_set_and_taken_away(office: Office) -> None:
     office.run("group", "add", "ocean")
-    office.run("group", "set", "ocean", "--quota", "1T")
-    assert office.group("ocean").quota == 2**40
+    folder = office.folder / "groups" / "ocean"
+    assert office.run("group", "set", "ocean", "--quota", "1T").stdout == "ocean: changed\n"
+    assert office.disk.limit(folder) == Limit(bytes=2**40)
+    assert office.run("group", "set", "ocean", "--quota", "1T").stdout == "ocean: as it was\n"
+    office.disk.fill(folder, 3 * 2**30)
+    assert "used:          3G\nquota:         1T\n" in office.run("group", "show", "ocean").stdout
     office.run("group", "set", "ocean", "--quota", "none")
-    assert not office.group("ocean").quota
+    assert office.disk.limit(folder) == NO_LIMIT
     assert "is not a size" in office.run("group", "set", "ocean", "--quota", "much", code=2).stderr
     office.run("group", "add", "ocean", code=2)
+
+
+# --- limits
+
+
+def test_use_and_limits_are_a_table(office: Office) -> None:
+    office.set_quotas(home={"bytes": "10G"})
+    for name in ("anna", "bert"):
+        office.run("user", "add", name)
+    office.run("group", "add", "ocean", "--members", "anna")
+    office.run("quota", "set", "bert", "20G", "--files", "500k")
+    office.disk.fill(office.folder / "home" / "anna", 8 * 2**30, 12)
+    lines = office.run("quota", "show").stdout.splitlines()
+    assert [" ".join(line.split()[:9]) for line in lines] == [
+        "SPACE NAME USED LIMIT % FILES LIMIT % SAID",
+        "home anna 8G 10G 80% 12 - - site",
+        "home bert 0B 20G 0% 1 500000 0% own",
+        "group ocean 0B - - 1 - - -",
+    ]
+    assert [line.split()[1] for line in office.run("quota", "show", "anna").stdout.splitlines()[1:]] == [
+        *("anna", "ocean")
+    ]
+    (told,) = json.loads(office.run("quota", "show", "ocean", "--group", "--json").stdout)
+    assert (told["kind"], told["path"]) == ("group", str(office.folder / "groups" / "ocean"))
+    for wrong in (("nobody2",), ("ice", "--group"), ("--group",)):
+        assert len(office.run("quota", "show", *wrong, code=2).stderr.splitlines()) == 1
+
+
+def test_what_no_disk_counts_is_of_last_night(office: Office) -> None:
+    office.run("user", "add", "anna")
+    office.disk.broken = "no quotas"
+    assert office.run("quota", "show", "anna").stdout.splitlines()[1].split()[2] == "-"
+    usage.add([usage.Sample(day=date.today(), kind="home", name="anna", bytes=3 * 2**30)], os.getgid())
+    assert office.run("quota", "show", "anna").stdout.splitlines()[1].split()[2] == "3G"
+    assert json.loads(office.run("user", "show", "anna", "--json").stdout)["home_bytes"] == 3 * 2**30
+
+
+def test_a_limit_is_said_and_taken_back(office: Office) -> None:
+    office.set_quotas(home={"bytes": "10G", "files": 100})
+    office.run("user", "add", "anna")
+    office.run("group", "add", "ocean", "--members", "anna")
+    home = office.folder / "home" / "anna"
+    assert office.run("quota", "set", "anna", "20G").stdout == "home of anna: 20G, 100 files\n"
+    assert office.run("quota", "set", "anna", "20G").stdout == "anna: as it was\n"
+    assert office.run("quota", "set", "anna", "--files", "2M").stdout == "home of anna: 20G, 2000000 files\n"
+    assert office.disk.limit(home) == Limit(20 * 2**30, 2_000_000)
+    assert office.run("quota", "set", "ocean", "50G", "--members").stdout == (
+        "ocean: noted; no limit is another one for that\n"
+    )
+    assert office.run("quota", "show", "ocean", "--group").stdout.splitlines()[-1] == "each member's home: 50G"
+    assert office.run("quota", "set", "anna", "none", "--files", "default").stdout == "home of anna: 100 files\n"
+    (told,) = json.loads(office.run("quota", "set", "anna", "default", "--json").stdout)
+    assert (told["limit_bytes"], told["limit_files"], told["said_by"]) == (50 * 2**30, 100, "group")
+    assert office.disk.limit(home) == Limit(50 * 2**30, 100)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("anna", "5 apples"), "'5 apples' is not a size; write a number and K, M, G or T, like 4G, or none"),
+        (("anna", "5X"), "'5X' is not a size"),
+        (("anna", "-5G"), "No such option"),
+        (("anna", "0"), "'0' is not a size"),
+        (("anna", "5G", "--files", "many"), "'many' is not a number of files; write it like 500k, or none"),
+        (("anna",), "give a size like 20G, or --files"),
+        (("nobody2", "5G"), "nobody2 is not an account"),
+        (("ice", "5G", "--group"), "ice is not a group"),
+        (("ice", "5G", "--members"), "ice is not a group"),
+        (("anna", "5G", "--scratch"), "no scratch"),
+        (("ocean", "5G", "--group", "--scratch"), "a group has no scratch"),
+    ],
+)
+def test_a_limit_that_is_none_changes_nothing(office: Office, words: tuple[str, ...], told: str) -> None:
+    office.run("user", "add", "anna")
+    office.run("group", "add", "ocean")
+    before = dict(office.disk.limits)
+    said = office.run("quota", "set", *words, code=2).stderr
+    assert told in said
+    assert len(said.splitlines()) == 1
+    assert office.disk.limits == before
+    assert Client().limits() == ()
 
 
 # --- administrators

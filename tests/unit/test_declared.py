@@ -6,6 +6,7 @@ from datetime import date
 import bcrypt
 from nativeauthenticator.orm import UserInfo
 
+from labstead.disks.backend import Limit
 from labstead.hub import database, logins
 from labstead.settings import DeclaredGroup, DeclaredUser
 from support.office import Office
@@ -35,6 +36,7 @@ def test_people_and_groups_are_made_once(office: Office) -> None:
         "user staffer: linked",
         "group ocean: made",
         "group physics: linked",
+        "group ocean: folder: at most 1G",
     ]
     assert apply(office, "--check") == expected
     assert office.logins() == {}
@@ -43,11 +45,11 @@ def test_people_and_groups_are_made_once(office: Office) -> None:
     assert (anna.full_name, anna.email, anna.expires) == ("Anna Adam", "anna@example.org", date(2099, 1, 1))
     ocean = office.group("ocean")
     assert (ocean.members, ocean.declared, ocean.managers) == (("anna", "bert"), ("anna", "bert"), ("staffer",))
-    assert ocean.quota == 2**30
+    assert office.disk.limit(office.folder / "groups" / "ocean") == Limit(bytes=2**30)
     assert office.logins() == {"anna": True, "bert": True, "staffer": True}
     office.asked.clear()
     assert apply(office) == []
-    assert {request.op for request in office.asked} == {"show", "show-groups"}
+    assert {request.op for request in office.asked} == {"show", "show-groups", "show-limits", "follow-limits"}
 
 
 def test_details_follow_the_inventory_and_the_rest_stays(office: Office) -> None:
@@ -68,7 +70,8 @@ def test_details_follow_the_inventory_and_the_rest_stays(office: Office) -> None
     assert apply(office) == [
         "user anna: full name Anna Abel",
         "user bert: expires never",
-        "group ocean: -anna, managers none, quota 1073741824",
+        "group ocean: -anna, managers none",
+        "group ocean: folder: at most 1G",
     ]
     assert office.group("ocean").members == ("bert",)
     assert office.account("anna").locked == "locked"
@@ -210,3 +213,61 @@ def test_guests_and_staff_of_a_site_with_its_own_directory(office: Office) -> No
     office.set_hub(doors=("pam",))
     office.declare(users=(DeclaredUser(name="guest2"),))
     assert "door pam" in office.run("apply", code=2).stderr
+
+
+def test_limits_follow_the_inventory_and_the_rest_stays(office: Office) -> None:
+    (office.folder / "scratch").mkdir()
+    office.scratch_root = office.folder / "scratch"
+    office.set_quotas(home={"bytes": "10G"})
+    office.declare(
+        users=(
+            DeclaredUser.model_validate({"name": "anna", "quota": "20G", "files": 500, "scratch_quota": "1T"}),
+            DeclaredUser(name="bert"),
+        ),
+        groups=(
+            DeclaredGroup.model_validate(
+                {"name": "ocean", "members": ["bert"], "home_quota": "30G", "home_files": 9, "scratch_quota": "none"}
+            ),
+        ),
+    )
+    limits = [
+        "user anna: home: at most 20G, at most 500 files",
+        "user anna: scratch: at most 1T",
+        "group ocean: each member's home: at most 30G, at most 9 files",
+        "group ocean: each member's scratch: no limit of bytes",
+    ]
+    assert apply(office, "--check")[3:] == limits
+    assert apply(office)[3:] == limits
+    home = office.folder / "home"
+    assert office.disk.limit(home / "anna") == Limit(20 * 2**30, 500)
+    assert office.disk.limit(home / "bert") == Limit(30 * 2**30, 9)
+    assert apply(office) == apply(office, "--check") == []
+    # What is declared wins at each run, what is not said is left as it is, and null takes it back.
+    office.run("quota", "set", "anna", "1G", "--files", "1")
+    office.run("quota", "set", "bert", "2G")
+    office.declare(users=(DeclaredUser.model_validate({"name": "anna", "quota": "20G"}), DeclaredUser(name="bert")))
+    assert apply(office) == ["user anna: home: at most 20G"]
+    assert office.disk.limit(home / "anna") == Limit(20 * 2**30, 1)
+    assert office.disk.limit(home / "bert") == Limit(2 * 2**30, 9)
+    office.declare(users=(DeclaredUser.model_validate({"name": "anna", "quota": None, "files": None}),))
+    assert apply(office) == ["user anna: home: bytes as for all, files as for all"]
+    assert office.disk.limit(home / "anna") == Limit(10 * 2**30)
+
+
+def test_another_limit_for_all_is_told_for_each_whom_it_concerns(office: Office) -> None:
+    for name in ("anna", "bert"):
+        office.run("user", "add", name)
+    office.run("quota", "set", "bert", "1G")
+    office.set_quotas(home={"bytes": "10G"})
+    assert apply(office, "--check") == apply(office) == ["home of anna: 10G"]
+    assert apply(office) == []
+    office.set_quotas()
+    assert apply(office) == ["home of anna: no limit"]
+
+
+def test_a_declared_limit_that_no_disk_holds_fails(office: Office) -> None:
+    office.disk.broken = "no quotas here"
+    office.declare(users=(DeclaredUser.model_validate({"name": "anna", "quota": "20G"}),))
+    result = office.run("apply", code=1)
+    assert result.stdout == "user anna: made\n"
+    assert result.stderr.endswith("labstead: user anna: home: at most 20G: no quotas here\n")

@@ -8,6 +8,7 @@ import pytest
 
 from labstead.accounts.ledger import Ledger
 from labstead.errors import AccountRefused
+from labstead.settings import Limit
 
 
 @pytest.fixture
@@ -124,6 +125,132 @@ def test_a_ledger_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
     ledger = Ledger(path)
     assert reserve(ledger, "emil") == 20004
     ledger.close()
+
+
+VERSION_2 = """
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('created', 'linked', 'canary')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'retired')),
+    door TEXT NOT NULL CHECK (door IN ('native', 'pam', 'oidc')),
+    subject TEXT,
+    locked TEXT NOT NULL DEFAULT '' CHECK (locked IN ('', 'locked', 'expired')),
+    expires TEXT,
+    full_name TEXT NOT NULL DEFAULT '',
+    email TEXT NOT NULL DEFAULT '',
+    created_at TEXT NOT NULL,
+    retired_at TEXT
+);
+CREATE UNIQUE INDEX account_name ON account (name) WHERE state != 'retired';
+CREATE UNIQUE INDEX account_uid ON account (uid) WHERE state != 'retired';
+CREATE UNIQUE INDEX account_uid_given ON account (uid) WHERE kind != 'linked';
+CREATE UNIQUE INDEX account_subject ON account (subject) WHERE subject IS NOT NULL AND state != 'retired';
+CREATE TABLE folder_group (
+    id INTEGER PRIMARY KEY,
+    gid INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('created', 'linked')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'retired')),
+    quota INTEGER,
+    created_at TEXT NOT NULL,
+    retired_at TEXT
+);
+CREATE UNIQUE INDEX group_name ON folder_group (name) WHERE state != 'retired';
+CREATE UNIQUE INDEX group_gid ON folder_group (gid) WHERE state != 'retired';
+CREATE UNIQUE INDEX group_gid_given ON folder_group (gid) WHERE kind = 'created';
+CREATE TABLE member (
+    group_id INTEGER NOT NULL REFERENCES folder_group (id),
+    name TEXT NOT NULL,
+    declared INTEGER NOT NULL DEFAULT 0,
+    added INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (group_id, name)
+);
+CREATE TABLE manager (
+    group_id INTEGER NOT NULL REFERENCES folder_group (id),
+    name TEXT NOT NULL,
+    PRIMARY KEY (group_id, name)
+);
+INSERT INTO account VALUES
+  (1, 20000, 20000, 'anna', 'created', 'active', 'native', NULL, '', NULL, '', '', '2026-01-01T00:00:00+00:00', NULL);
+INSERT INTO folder_group VALUES
+  (1, 20001, 'ocean', 'created', 'active', 536870912000, '2026-01-01T00:00:00+00:00', NULL),
+  (2, 5001, 'physics', 'linked', 'retired', 1024, '2026-01-01T00:00:00+00:00', '2026-02-01T00:00:00+00:00'),
+  (3, 5001, 'physics', 'linked', 'active', 2048, '2026-03-01T00:00:00+00:00', NULL),
+  (4, 20002, 'ice', 'created', 'active', NULL, '2026-01-01T00:00:00+00:00', NULL);
+INSERT INTO member VALUES (1, 'anna', 1, 0);
+INSERT INTO manager VALUES (1, 'anna');
+PRAGMA user_version = 2;
+"""
+"""The tables as version 2 made them."""
+
+
+def test_a_ledger_of_the_second_version_keeps_the_limits_of_groups(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_2)
+    old.close()
+    for _ in range(2):
+        ledger = Ledger(path)
+        assert [(group.name, group.gid) for group in ledger.groups.all()] == [
+            ("ice", 20002),
+            ("ocean", 20001),
+            ("physics", 5001),
+        ]
+        said = {key: row.said for key, row in ledger.spaces.all().items()}
+        assert said == {("group", 20001): Limit(bytes=536870912000), ("group", 5001): Limit(bytes=2048)}
+        ocean = ledger.groups.find("ocean")
+        assert ocean is not None
+        assert ledger.groups.members(ocean) == ledger.groups.managers(ocean) == ("anna",)
+        assert [account.name for account in ledger.all()] == ["anna"]
+        ledger.close()
+
+
+def test_a_second_migration_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(VERSION_2)
+    old.execute("CREATE TABLE writer (x)")  # in the way of the last step but one
+    old.close()
+    with pytest.raises(sqlite3.OperationalError):
+        Ledger(path)
+    old = sqlite3.connect(path)
+    assert old.execute("PRAGMA user_version").fetchone() == (2,)
+    assert old.execute("SELECT count(quota) FROM folder_group").fetchone() == (3,)
+    old.execute("DROP TABLE writer")
+    old.close()
+    ledger = Ledger(path)
+    assert len(ledger.spaces.all()) == 2
+    ledger.close()
+
+
+def test_a_project_is_given_once(ledger: Ledger) -> None:
+    first, second = (ledger.spaces.ensure("home", uid).project for uid in (20000, 20001))
+    assert (first, second) == (1_000_000_001, 1_000_000_002)
+    assert ledger.spaces.ensure("home", 20000).project == first
+    ledger.spaces.remove(ledger.spaces.ensure("home", 20001))
+    assert ledger.spaces.ensure("scratch", 20001).project == 1_000_000_003
+    assert ledger.spaces.ensure("home", 20001).project == 1_000_000_004
+
+
+def test_what_was_said_of_somebody_who_left_is_forgotten(ledger: Ledger) -> None:
+    uid = reserve(ledger, "anna")
+    ledger.spaces.set_limit("home", uid, Limit(bytes=5, files=7))
+    project = ledger.spaces.ensure("home", uid).project
+    ledger.retire("anna")
+    assert ledger.spaces.said("home", uid) == Limit()
+    assert ledger.spaces.ensure("home", uid).project == project
+    ledger.reserve_group("ocean", 20000, 20009, taken=lambda _: False)
+    group = ledger.groups.find("ocean")
+    assert group is not None
+    ledger.spaces.set_limit("group", group.gid, Limit(bytes=5))
+    ledger.spaces.set_member_limit(group, "home", Limit(files=0))
+    ledger.spaces.note_writers({uid: [group.id]})
+    ledger.groups.retire(group)
+    assert ledger.spaces.said("group", group.gid) == Limit()
+    assert ledger.spaces.member_limits() == ledger.spaces.writers() == {}
 
 
 def test_a_migration_that_was_cut_off_is_done_again(tmp_path: Path) -> None:

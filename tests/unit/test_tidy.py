@@ -1,7 +1,6 @@
 """What each day asks for, with a site that only notes what it is asked."""
 
 import functools
-import json
 import os
 import pwd
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from labstead import administration, archive, tidy, usage
 from labstead.accounts import homes, machine
-from labstead.accounts.protocol import Account, Group
+from labstead.accounts.protocol import Account, Group, Space, Spaces
 from labstead.errors import LabsteadError
 from labstead.settings import Accounts, Hub, Mail
 from labstead.tidy import Tidying
@@ -35,6 +34,15 @@ class Ledger:
         self.people = {account.name: account for account in people}
         self.gone: list[Account] = []
         self.shared: tuple[Group, ...] = ()
+        self.held: tuple[Space, ...] = ()
+        self.followed = Spaces(spaces=())
+
+    def spaces(self) -> tuple[Space, ...]:
+        return self.held
+
+    def follow_limits(self, adopt: bool) -> Spaces:
+        assert adopt
+        return self.followed
 
     def accounts(self, retired: bool = False) -> tuple[Account, ...]:
         return tuple(self.gone) if retired else tuple(self.people.values())
@@ -82,7 +90,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
     monkeypatch.setattr(machine, "processes_of", lambda _: ())
     monkeypatch.setattr(machine, "user", lambda _: None)
-    monkeypatch.setattr(usage, "FILE", tmp_path / "usage.json")
+    monkeypatch.setattr(usage, "FILE", tmp_path / "usage.sqlite")
     monkeypatch.setattr(tidy, "HUB_USER", pwd.getpwuid(os.getuid()).pw_name)
 
     def remove(site: Site, account: Account) -> Account:
@@ -108,7 +116,7 @@ def test_a_day_without_anything_to_do_says_nothing(host: Path) -> None:
     site = Site(Ledger(person("anna", 20000), person("ben", 20001, TODAY + 100 * DAY)))
     assert run(site, host) == []
     assert site.mails == []
-    assert json.loads((host / "usage.json").read_text())["homes"] == {}
+    assert (host / "usage.sqlite").is_file()
 
 
 def test_people_are_warned_once(host: Path) -> None:
@@ -248,13 +256,102 @@ def test_disk_use_is_measured(host: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return real(command, *args, **kwargs)
 
     monkeypatch.setattr(tidy, "_run_idle", run_idle)
+    ledger.held = (
+        Space(kind="home", name="anna", path=str(host / "home" / "anna")),
+        Space(kind="home", name="bert", path="/not/measured", used_bytes=7, used_files=3, limit_bytes=9),
+        Space(kind="home", name="carla", path=str(host / "home" / "carla")),
+        Space(kind="group", name="ocean", path=str(host / "groups" / "ocean")),
+    )
+    (host / "usage.json").touch()
     assert run(Site(ledger), host) == []
     assert mended == [str(host / "groups" / "ocean")]
-    found = usage.read(host / "usage.json")
-    assert found.measured_at is not None
-    assert 100_000 <= found.homes["anna"] < 200_000
-    assert 100_000 <= found.groups["ocean"] < 200_000
-    assert (host / "usage.json").stat().st_mode & 0o777 == 0o640
+    found = usage.latest(host / "usage.sqlite")
+    assert set(found) == {("home", "anna"), ("home", "bert"), ("group", "ocean")}
+    assert 100_000 <= found["home", "anna"].bytes < 200_000
+    assert 100_000 <= found["group", "ocean"].bytes < 200_000
+    assert found["home", "bert"] == usage.Sample(day=TODAY, kind="home", name="bert", bytes=7, files=3, limit_bytes=9)
+    assert (host / "usage.sqlite").stat().st_mode & 0o777 == 0o640
+    assert not (host / "usage.json").exists()
+
+
+def held(kind: str, name: str, used: int, files: int = 0, **more: Any) -> Space:
+    """A space that may hold 1000 bytes and 100 files."""
+    about = {"path": f"/{kind}/{name}", "limit_bytes": 1000, "limit_files": 100, **more}
+    return Space.model_validate({"kind": kind, "name": name, "used_bytes": used, "used_files": files, **about})
+
+
+def test_people_are_told_once_that_a_space_fills_up(host: Path) -> None:
+    ledger = Ledger(person("anna", 20000), person("bert", 20001), person("carla", 20002))
+    ledger.shared = (
+        Group(
+            name="ocean",
+            gid=20009,
+            kind="created",
+            folder="/nowhere",
+            members=("anna",),
+            declared=(),
+            managers=("carla",),
+            created_at="",
+        ),
+    )
+    site = Site(ledger)
+
+    def day(*spaces: Space) -> list[str]:
+        ledger.held = spaces
+        site.mails.clear()
+        return [line.words for line in run(site, host)]
+
+    assert day(held("home", "anna", 799), held("home", "bert", 0, 79)) == []
+    assert day(held("home", "anna", 800), held("home", "bert", 0, 80), held("group", "ocean", 950)) == [
+        "home of anna: 80% full, of 1000B, 100 files",
+        "home of bert: 80% full, of 1000B, 100 files",
+        "folder of ocean: 95% full, of 1000B, 100 files",
+    ]
+    assert site.subjects("anna@example.org") == ["labstead: the home of anna is 80% full"]
+    assert site.subjects("bert@example.org") == ["labstead: the home of bert is 80% full"]
+    assert site.subjects("carla@example.org") == ["labstead: the folder of ocean is 95% full"]
+    (to_admins,) = (mail for mail in site.mails if mail["To"] == "boss@example.org")
+    assert "Full, or nearly so:\n\nfolder of ocean: 95% full\n" in to_admins.get_content()
+    # Nothing new; a little less and as much again is nothing new either.
+    assert day(held("home", "anna", 949)) == day(held("home", "anna", 790)) == day(held("home", "anna", 810)) == []
+    assert day(held("home", "anna", 950)) == ["home of anna: 95% full, of 1000B, 100 files"]
+    assert day(held("home", "anna", 100)) == []
+    assert day(held("home", "anna", 999)) == ["home of anna: 99% full, of 1000B, 100 files"]
+    assert day(held("home", "anna", 999, limit_bytes=None, limit_files=None)) == []
+
+
+def test_who_was_not_told_is_told_the_next_day(host: Path) -> None:
+    ledger = Ledger(person("anna", 20000))
+    ledger.held = (held("home", "anna", 960),)
+    site = Site(ledger)
+    site.relay_is_down = True
+    assert [line.failed for line in run(site, host)] == [False, True, True]
+    site.relay_is_down = False
+    assert [line.failed for line in run(site, host)] == [False]
+    assert run(site, host) == []
+
+
+def test_limits_are_looked_after(host: Path) -> None:
+    ledger = Ledger()
+    ledger.followed = Spaces(
+        spaces=(held("home", "anna", 0),), problems=tuple(f"/home/p{n}: a plain folder" for n in range(25))
+    )
+    lines = run(Site(ledger), host)
+    assert (lines[0].words, lines[0].failed) == ("home of anna: 1000B, 100 files", False)
+    assert lines[1].words == "/home/p0: a plain folder"
+    assert lines[-1].words == "and 5 more limits that do not hold; see `labstead apply`"
+    assert all(line.failed for line in lines[1:])
+    assert len(lines) == 22
+
+
+def test_scratch_that_a_cut_off_removal_left_is_deleted(host: Path) -> None:
+    (host / "scratch" / ".removed-20007" / "data").mkdir(parents=True)
+    site = Site(Ledger())
+    (line,) = run(site, host, check=True, scratch_root=host / "scratch")
+    assert line.words == "uid 20007: scratch that was left of a removal deleted"
+    assert (host / "scratch" / ".removed-20007").exists()
+    run(site, host, scratch_root=host / "scratch")
+    assert list((host / "scratch").iterdir()) == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody")
@@ -292,7 +389,7 @@ def test_what_somebody_puts_in_the_place_of_their_shares_hinders_nobody(
     folder.parent.mkdir(exist_ok=True)
     folder.symlink_to("a" * 300)
     assert run(Site(Ledger(person("anna", 20000))), host) == []
-    assert usage.read(host / "usage.json").measured_at is not None
+    assert (host / "usage.sqlite").is_file()
     with pytest.raises(LabsteadError, match="memory exhausted"):
         tidy._as_person(entry, ["dd", "if=/dev/zero", "of=/dev/null", "bs=2G", "count=1"])
 

@@ -6,17 +6,20 @@ The one rule: a refusal arrives as the same exception that the service raised.
 import socket
 import struct
 from datetime import date
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
 from labstead.accounts import protocol
 from labstead.errors import AccountRefused, LabsteadError, Refusal
 from labstead.identity import Identity
-from labstead.settings import Door
+from labstead.settings import Door, SpaceKind
 
 _TIMEOUT_SECONDS = 90.0
 """Longer than the service may need for one account tool (60 s)."""
+
+_ADOPT_SECONDS = 6 * 3600.0
+"""How long the service may need to take in all folders that were there before limits."""
 
 _CONNECT_SECONDS = 30
 """How long to wait for a place among those who want to be heard."""
@@ -39,7 +42,8 @@ class Client:
                 # Python's own timeout would not wait where many others are being heard, but fail at once.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT_SECONDS, 0))
                 connection.connect(self._path)
-                connection.settimeout(_TIMEOUT_SECONDS)
+                is_long = isinstance(request, protocol.FollowLimits) and request.adopt
+                connection.settimeout(_ADOPT_SECONDS if is_long else _TIMEOUT_SECONDS)
                 connection.sendall(request.model_dump_json().encode() + b"\n")
                 with connection.makefile("rb") as stream:
                     line = stream.readline()
@@ -129,11 +133,10 @@ class Client:
         name: str,
         declared: tuple[str, ...] | None = None,
         managers: tuple[str, ...] | None = None,
-        quota: int | None = None,
         existing: bool = False,
     ) -> protocol.Group:
         """Make a group with its folder or bring it up to date (root only); see `protocol.SetGroup`."""
-        request = protocol.SetGroup(name=name, declared=declared, managers=managers, quota=quota, existing=existing)
+        request = protocol.SetGroup(name=name, declared=declared, managers=managers, existing=existing)
         return self._ask(request, protocol.Group)
 
     def change_members(
@@ -150,3 +153,30 @@ class Client:
     def groups(self, name: str | None = None) -> tuple[protocol.Group, ...]:
         """List the groups with folders that the caller may see, or the one."""
         return self._ask(protocol.ShowGroups(name=name), protocol.Groups).groups
+
+    # --- limits
+
+    def set_limit(
+        self,
+        kind: SpaceKind,
+        name: str,
+        bytes: int | None = None,  # noqa: A002 - as in the protocol
+        files: int | None = None,
+        of_members: bool = False,
+        keep: tuple[Literal["bytes", "files"], ...] = (),
+    ) -> protocol.Spaces:
+        """Say how much a space may hold (root only); see `protocol.SetLimit`."""
+        request = protocol.SetLimit(kind=kind, name=name, of_members=of_members, bytes=bytes, files=files, keep=keep)
+        return self._ask(request, protocol.Spaces)
+
+    def follow_limits(self, adopt: bool = False, check: bool = False) -> protocol.Spaces:
+        """Make the disks' limits what they should be (root only); see `protocol.FollowLimits`."""
+        return self._ask(protocol.FollowLimits(adopt=adopt, check=check), protocol.Spaces)
+
+    def limits(self) -> tuple[protocol.SaidLimit, ...]:
+        """List all that was said of limits (root only)."""
+        return self._ask(protocol.ShowLimits(), protocol.Limits).limits
+
+    def spaces(self, name: str | None = None) -> tuple[protocol.Space, ...]:
+        """List what the spaces that the caller may see hold, or those of one person."""
+        return self._ask(protocol.ShowSpaces(name=name), protocol.Spaces).spaces

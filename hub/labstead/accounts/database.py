@@ -14,7 +14,7 @@ from typing import Any
 
 PATH = Path("/var/lib/labstead/accounts/ledger.sqlite")
 
-_VERSION = 2
+_VERSION = 3
 
 _TABLES = """
 CREATE TABLE account (
@@ -43,7 +43,6 @@ CREATE TABLE folder_group (
     name TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('created', 'linked')),
     state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'retired')),
-    quota INTEGER,
     created_at TEXT NOT NULL,
     retired_at TEXT
 );
@@ -61,13 +60,42 @@ CREATE TABLE manager (
     group_id INTEGER NOT NULL REFERENCES folder_group (id),
     name TEXT NOT NULL,
     PRIMARY KEY (group_id, name)
-)
+);
+"""
+
+_SPACE_TABLES = """
+CREATE TABLE space (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('home', 'group', 'scratch')),
+    number INTEGER NOT NULL,
+    bytes INTEGER,
+    files INTEGER,
+    UNIQUE (kind, number)
+);
+CREATE TABLE member_limit (
+    group_id INTEGER NOT NULL REFERENCES folder_group (id),
+    kind TEXT NOT NULL CHECK (kind IN ('home', 'scratch')),
+    bytes INTEGER,
+    files INTEGER,
+    PRIMARY KEY (group_id, kind)
+);
+CREATE TABLE writer (
+    group_id INTEGER NOT NULL REFERENCES folder_group (id),
+    uid INTEGER NOT NULL,
+    PRIMARY KEY (group_id, uid)
+);
 """
 
 _FROM_VERSION_1 = """
 INSERT INTO account (uid, gid, name, kind, state, door, created_at)
 SELECT uid, gid, name, kind, state, 'native', created_at FROM account_1
 """
+
+_FROM_VERSION_2 = (
+    "INSERT INTO space (kind, number, bytes) SELECT 'group', gid, quota FROM folder_group"
+    " WHERE quota IS NOT NULL AND state != 'retired'",
+    "ALTER TABLE folder_group DROP COLUMN quota",
+)
 
 
 def now() -> str:
@@ -92,16 +120,28 @@ class Database:
             if version == 0:
                 self._make_tables()
             elif version == 1:
-                self._migrate(was_locked)
+                self._from_version_1(was_locked)
+            elif version == 2:
+                self._from_version_2()
             elif version != _VERSION:
                 raise RuntimeError(f"{path} was written by a newer labstead (version {version} of the ledger)")
 
     def _make_tables(self) -> None:
-        for statement in _TABLES.split(";"):
+        self._execute(_TABLES + _SPACE_TABLES)
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _execute(self, script: str) -> None:
+        """Execute statements, as `executescript` would, but in the transaction that is open."""
+        for statement in script.split(";"):
+            self._db.execute(statement)
+
+    def _from_version_2(self) -> None:
+        self._execute(_SPACE_TABLES)
+        for statement in _FROM_VERSION_2:
             self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
-    def _migrate(self, was_locked: Callable[[str], bool]) -> None:
+    def _from_version_1(self, was_locked: Callable[[str], bool]) -> None:
         self._db.execute("DROP INDEX account_name")
         self._db.execute("ALTER TABLE account RENAME TO account_1")
         self._make_tables()

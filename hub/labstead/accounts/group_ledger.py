@@ -24,7 +24,6 @@ class GroupRow:
     name: str
     kind: Kind
     state: State
-    quota: int | None
     created_at: str
 
 
@@ -77,18 +76,22 @@ class GroupLedger:
         """Note that a group and its folder exist."""
         self._db.write("UPDATE folder_group SET state = 'active' WHERE id = ?", group.id)
 
-    def set_quota(self, group: GroupRow, quota: int) -> None:
-        """Set the limit of its folder, in bytes; 0 takes it away."""
-        self._db.write("UPDATE folder_group SET quota = ? WHERE id = ?", quota or None, group.id)
-
     def retire(self, group: GroupRow) -> None:
-        """End a group: its number stays given, who was in it is forgotten."""
+        """End a group: its number stays given, who was in it and what it said of limits is forgotten."""
         with self._db.transaction():
-            self._db.write("DELETE FROM member WHERE group_id = ?", group.id)
-            self._db.write("DELETE FROM manager WHERE group_id = ?", group.id)
+            for table in ("member", "manager", "member_limit", "writer"):
+                self._db.write(f"DELETE FROM {table} WHERE group_id = ?", group.id)  # noqa: S608 - our own words
+            self._db.write("UPDATE space SET bytes = NULL, files = NULL WHERE kind = 'group' AND number = ?", group.gid)
             self._db.write("UPDATE folder_group SET state = 'retired', retired_at = ? WHERE id = ?", now(), group.id)
 
     # --- people
+
+    def memberships(self) -> dict[str, set[int]]:
+        """Give the ids of the groups that people are in, by name."""
+        found: dict[str, set[int]] = {}
+        for row in self._db.rows("SELECT name, group_id FROM member"):
+            found.setdefault(row["name"], set()).add(row["group_id"])
+        return found
 
     def members(self, group: GroupRow) -> tuple[str, ...]:
         """Give who is in it, by name."""

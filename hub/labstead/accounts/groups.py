@@ -7,14 +7,14 @@ group that was there before, labstead only makes the folder.
 import errno
 import logging
 import os
-import shutil
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from labstead.accounts import homes, machine, protocol
 from labstead.accounts.group_ledger import GroupRow
 from labstead.accounts.ledger import Ledger
+from labstead.accounts.limits import Limits
 from labstead.errors import AccountRefused, Refusal
 from labstead.identity import FIRST_PERSON
 from labstead.names import is_unix_name, problem_with_name
@@ -36,11 +36,13 @@ _NOBODY = 65534
 log = logging.getLogger("labstead.accounts")
 
 
-def make_folder(folder: Path, gid: int) -> None:
-    """Make a group's folder beside its place and move it there when it is whole."""
+def make_folder(folder: Path, gid: int, make: Callable[[Path], None]) -> None:
+    """Make a group's folder beside its place and move it there when it is whole.
+
+    :param make: makes the empty folder, in place of what a run that was cut off left
+    """
     new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
+    make(new)
     try:
         os.setxattr(new, "system.posix_acl_default", DEFAULT_ACL)
     except OSError as error:
@@ -61,11 +63,13 @@ class Groups:
 
     :param settings: accounts.yml
     :param ledger: the open ledger
+    :param limits: what makes their folders
     """
 
-    def __init__(self, settings: Accounts, ledger: Ledger) -> None:
+    def __init__(self, settings: Accounts, ledger: Ledger, limits: Limits) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._limits = limits
         self._rows = ledger.groups
 
     def folder(self, name: str) -> Path:
@@ -87,7 +91,6 @@ class Groups:
             members=members,
             declared=self._rows.declared(row),
             managers=self._rows.managers(row),
-            quota=row.quota,
             created_at=row.created_at,
             changed=changed,
         )
@@ -102,14 +105,15 @@ class Groups:
 
     def show(self, name: str | None, person: str | None) -> protocol.Groups:
         """Tell about all groups or one; only about a person's own where there is one."""
-        rows = self._rows.all() if person is None else self._of(person)
+        rows = self._rows.all() if person is None else self.of(person)
         if name is not None:
             rows = tuple(row for row in rows if row.name == name)
             if not rows:
                 raise AccountRefused(Refusal.UNKNOWN, f"{name} is not a group of the hub; see `labstead group list`")
         return protocol.Groups(groups=tuple(self._told(row) for row in rows))
 
-    def _of(self, person: str) -> tuple[GroupRow, ...]:
+    def of(self, person: str) -> tuple[GroupRow, ...]:
+        """Give the groups that somebody is in or manages."""
         entry = machine.user(person)
         unix = set(machine.groups_of(entry)) if entry else set()
         own = {row.name for row in self._rows.of_member(person)}
@@ -137,8 +141,6 @@ class Groups:
                 self._rows.declare(row, request.declared)
             if request.managers is not None:
                 self._rows.set_managers(row, request.managers)
-        if request.quota is not None:
-            self._rows.set_quota(row, request.quota)
         followed = self._follow(row)
         after = self._told(self._find(row.name))
         return after.model_copy(update={"changed": followed or after != before})
@@ -196,7 +198,7 @@ class Groups:
             changed |= machine.set_members(entry, self._rows.members(row))
         folder = self.folder(row.name)
         if row.state == "pending" and not folder.exists():
-            make_folder(folder, row.gid)
+            make_folder(folder, row.gid, self._limits.maker("group", row.gid))
         self._require_folder(folder, row.gid)
         self._rows.activate(row)
         return changed

@@ -1,4 +1,4 @@
-"""Homes: made once, whole, and never over something that is there.
+"""Homes and scratch: made once, whole, and never over something that is there.
 
 The one rule: a home that is missing though its account exists is not made anew; its file system is not mounted, most
 likely.
@@ -8,6 +8,7 @@ import errno
 import os
 import pwd
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from labstead.errors import AccountRefused, Refusal
@@ -22,18 +23,23 @@ def require(entry: pwd.struct_passwd) -> None:
         raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
 
 
-def make(home: Path, uid: int, gid: int, skeleton: Path) -> None:
-    """Make a home where nothing is, beside its place, and move it there when it is whole."""
+def make(home: Path, uid: int, gid: int, skeleton: Path | None, make_folder: Callable[[Path], None]) -> None:
+    """Make a home, or somebody's scratch, where nothing is: beside its place, and moved there when it is whole.
+
+    :param skeleton: what it starts with
+    :param make_folder: makes the empty folder, in place of what a run that was cut off left
+    """
     if home.exists() or home.is_symlink():
         return
     new = home.with_name(f".{home.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700)
-    shutil.copytree(skeleton, new, symlinks=True, dirs_exist_ok=True)
-    for folder, _, files in os.walk(new):
-        for path in (Path(folder), *(Path(folder, file) for file in files)):
+    make_folder(new)
+    if skeleton is not None:
+        shutil.copytree(skeleton, new, symlinks=True, dirs_exist_ok=True)
+        new.chmod(0o700)
+    # The folder itself last: from then on somebody else may come in.
+    for folder, _, files in os.walk(new, topdown=False):
+        for path in (*(Path(folder, file) for file in files), Path(folder)):
             os.chown(path, uid, gid, follow_symlinks=False)
-    new.chmod(0o700)
     new.rename(home)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from labstead.accounts.database import PATH, Database, now
 from labstead.accounts.group_ledger import GroupLedger
 from labstead.accounts.protocol import Account
+from labstead.accounts.space_ledger import SpaceLedger
 from labstead.errors import AccountRefused, Refusal
 from labstead.settings import Door
 
@@ -40,6 +41,8 @@ class Ledger:
         self._db = Database(path, was_locked)
         self.groups = GroupLedger(self._db)
         """Its part about groups."""
+        self.spaces = SpaceLedger(self._db)
+        """Its part about spaces and their limits."""
 
     def close(self) -> None:
         """Close the file."""
@@ -200,9 +203,11 @@ class Ledger:
         )
 
     def retire(self, name: str) -> None:
-        """End an account: its number stays given; memberships, name in full and address are forgotten."""
+        """End an account: its number stays given; memberships, limits, name in full and address are forgotten."""
         with self._db.transaction():
             self.groups.forget_person(name)
+            if account := self.find(name):
+                self.spaces.forget_limits(account.uid, "home", "scratch")
             self._db.write(
                 "UPDATE account SET state = 'retired', retired_at = ?, full_name = '', email = ''"
                 " WHERE name = ? AND state != 'retired'",

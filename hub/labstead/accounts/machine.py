@@ -78,9 +78,14 @@ def groups_that_name(name: str) -> tuple[str, ...]:
     return tuple(sorted(_group_name(gid) for gid in os.getgrouplist(name, _NO_GROUP) if gid != _NO_GROUP))
 
 
+def gids_of(entry: pwd.struct_passwd) -> frozenset[int]:
+    """Give the gids of all groups of a user, the primary one too."""
+    return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
 def groups_of(entry: pwd.struct_passwd) -> tuple[str, ...]:
     """Give all groups of a user, the primary one too."""
-    return tuple(sorted(_group_name(gid) for gid in os.getgrouplist(entry.pw_name, entry.pw_gid)))
+    return tuple(sorted(_group_name(gid) for gid in gids_of(entry)))
 
 
 def own_entry(account: Account) -> pwd.struct_passwd | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from labstead import identity
 from labstead.accounts import homes, machine
 from labstead.accounts.ledger import Kind, Ledger
+from labstead.accounts.limits import Limits
 from labstead.accounts.protocol import Account
 from labstead.errors import AccountRefused, Refusal
 from labstead.settings import Accounts, Door
@@ -20,11 +21,13 @@ class Making:
 
     :param settings: accounts.yml
     :param ledger: the open ledger
+    :param limits: what makes homes
     """
 
-    def __init__(self, settings: Accounts, ledger: Ledger) -> None:
+    def __init__(self, settings: Accounts, ledger: Ledger, limits: Limits) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._limits = limits
 
     def in_use(self, name: str) -> str | None:
         """Say as what this machine uses a name, or None."""
@@ -69,7 +72,7 @@ class Making:
         # Here the ledger row is ours and the account is missing or half made: a run that was cut off goes on.
         home = self._settings.home_root / account.name
         machine.make_user(account, home, self._settings.shell)
-        homes.make(home, account.uid, account.gid, self._settings.skeleton)
+        self._make_home(home, account.uid, account.gid)
         entry = machine.own_entry(account)
         if entry is None:
             raise AccountRefused(Refusal.FAILED, f"{account.name} was made but this machine does not know it")
@@ -85,10 +88,13 @@ class Making:
         person = identity.look_up(name)
         entry = pwd.getpwnam(name)
         if self._may_make_home(entry):
-            homes.make(Path(entry.pw_dir), entry.pw_uid, entry.pw_gid, self._settings.skeleton)
+            self._make_home(Path(entry.pw_dir), entry.pw_uid, entry.pw_gid)
         if needs_home:
             homes.require(entry)
         return self._ledger.link(name, person.uid, person.gid, door, subject).model_copy(update={"changed": True})
+
+    def _make_home(self, home: Path, uid: int, gid: int) -> None:
+        homes.make(home, uid, gid, self._settings.skeleton, self._limits.maker("home", uid))
 
     def _may_make_home(self, entry: pwd.struct_passwd) -> bool:
         home = Path(entry.pw_dir)

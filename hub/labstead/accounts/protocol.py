@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from labstead.identity import Identity
 from labstead.names import MAX_LENGTH
-from labstead.settings import Door
+from labstead.settings import Door, SpaceKind
 
 SOCKET = "/run/labstead/accounts.sock"
 MAX_LINE = 64 * 1024
@@ -24,6 +24,7 @@ MAX_LINE = 64 * 1024
 #: Longer than any name that could be right, so that a reply can still say what is wrong with it.
 _Name = Annotated[str, Field(max_length=8 * MAX_LENGTH)]
 _Text = Annotated[str, Field(max_length=512)]
+_Amount = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Message(BaseModel):
@@ -105,8 +106,8 @@ class Retire(_Message):
     """Remove an account for good (root): Unix account, memberships, session files. Reply: `Account`.
 
     Refused while processes of the uid run. The uid is never given again, and its owner comes back through root alone,
-    whichever their door. The home of an account that labstead made is moved to `.removed-UID` beside its place,
-    where the caller archives or deletes it (`labstead.archive`); a linked account keeps account and home.
+    whichever their door. Home and scratch of an account that labstead made are moved to `.removed-UID` beside their
+    places, where the caller archives or deletes them (`labstead.archive`); a linked account keeps all but its limits.
     """
 
     op: Literal["retire"] = "retire"
@@ -163,7 +164,7 @@ class MakeCanary(_Message):
 
 
 class RemoveCanary(_Message):
-    """Remove the self-check's account with its home (root). Reply: `Problem` without one."""
+    """Remove the self-check's account with home and scratch (root). Reply: `Problem` without one."""
 
     op: Literal["remove-canary"] = "remove-canary"
 
@@ -177,7 +178,6 @@ class SetGroup(_Message):
     :param declared: members that the inventory names: they replace those that it named before, nobody else; None
         leaves them
     :param managers: all managers; None leaves them
-    :param quota: bytes; 0 takes it away, None leaves it
     :param existing: a group that NSS knows: it only gets a folder
     """
 
@@ -185,7 +185,6 @@ class SetGroup(_Message):
     name: _Name
     declared: tuple[_Name, ...] | None = None
     managers: tuple[_Name, ...] | None = None
-    quota: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     existing: bool = False
 
 
@@ -205,7 +204,11 @@ class ChangeMembers(_Message):
 
 
 class RemoveGroup(_Message):
-    """Remove a group for good (root); its folder is moved to `.removed-GID` beside its place. Reply: `Group`."""
+    """Remove a group for good (root); its folder is moved to `.removed-GID` beside its place. Reply: `Group`.
+
+    Limits that follow from the group stay until the next `FollowLimits`: what its members have in the folder counts
+    against them until the caller has archived or deleted it.
+    """
 
     op: Literal["remove-group"] = "remove-group"
     name: _Name
@@ -218,6 +221,63 @@ class ShowGroups(_Message):
     """
 
     op: Literal["show-groups"] = "show-groups"
+    name: _Name | None = None
+
+
+# --- limits
+
+
+class SetLimit(_Message):
+    """Say how much a space may hold (root). Reply: `Spaces`, with those whose limits have changed.
+
+    What is said of a person comes before what is said of their groups, of which the largest counts, and that before
+    what accounts.yml says of all.
+
+    :param name: of the person, or of the group
+    :param of_members: the limit is that of each member's home or scratch, where `name` is a group
+    :param bytes: 0 is no limit; None takes back what was said
+    :param files: files and folders, likewise
+    :param keep: what to leave as it is
+    """
+
+    op: Literal["set-limit"] = "set-limit"
+    kind: SpaceKind
+    name: _Name
+    of_members: bool = False
+    bytes: _Amount | None = None
+    files: _Amount | None = None
+    keep: tuple[Literal["bytes", "files"], ...] = ()
+
+
+class FollowLimits(_Message):
+    """Make the disks' limits what the ledger and accounts.yml say (root). Reply: `Spaces`, with those that changed.
+
+    What is left on the disks of spaces that are gone is taken away.
+
+    :param adopt: take in folders that were there before limits; that reads all of each once and may take hours
+    :param check: only tell what would be changed
+    """
+
+    op: Literal["follow-limits"] = "follow-limits"
+    adopt: bool = False
+    check: bool = False
+
+
+class ShowLimits(_Message):
+    """Tell what was said of limits (root); `ShowSpaces` tells what holds. Reply: `Limits`."""
+
+    op: Literal["show-limits"] = "show-limits"
+
+
+class ShowSpaces(_Message):
+    """Tell what homes, group folders and scratch hold and may hold. Reply: `Spaces`.
+
+    Everybody but root and the hub is told only of their own and of those of their groups.
+
+    :param name: only what this person has, groups' folders too
+    """
+
+    op: Literal["show-spaces"] = "show-spaces"
     name: _Name | None = None
 
 
@@ -240,9 +300,25 @@ Request = (
     | ChangeMembers
     | RemoveGroup
     | ShowGroups
+    | SetLimit
+    | FollowLimits
+    | ShowLimits
+    | ShowSpaces
 )
-HUB_OPERATIONS = (Check, Create, Lock, Unlock, Show, CheckPassword, Arrive, OpenSession, ChangeMembers, ShowGroups)
-OWN_OPERATIONS = (ChangeMembers, ShowGroups)
+HUB_OPERATIONS = (
+    Check,
+    Create,
+    Lock,
+    Unlock,
+    Show,
+    CheckPassword,
+    Arrive,
+    OpenSession,
+    ChangeMembers,
+    ShowGroups,
+    ShowSpaces,
+)
+OWN_OPERATIONS = (ChangeMembers, ShowGroups, ShowSpaces)
 
 request_adapter: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
@@ -296,8 +372,6 @@ class Group(_Message):
     declared: tuple[str, ...]
     """Those of them whom the inventory names."""
     managers: tuple[str, ...]
-    quota: int | None = None
-    """Bytes."""
     created_at: str
     """UTC, ISO 8601."""
     changed: bool = False
@@ -310,6 +384,59 @@ class Groups(_Message):
     groups: tuple[Group, ...]
 
 
+class Space(_Message):
+    """A home, a group's folder or somebody's scratch: what it holds and may hold."""
+
+    kind: SpaceKind
+    name: str
+    """Of the person, or of the group."""
+    path: str
+    used_bytes: int | None = None
+    """None: its file system cannot say."""
+    used_files: int | None = None
+    """Files and folders; None: its file system cannot say."""
+    limit_bytes: int | None = None
+    """What its file system enforces; None: nothing."""
+    limit_files: int | None = None
+    """What its file system enforces; None: nothing."""
+    said_by: Literal["site", "group", "own"] = "site"
+    """Who says the limit of bytes: the site, a group of theirs, or what is said of this very space."""
+    file_system: Literal["xfs", "ext4", "btrfs", "other"] = "other"
+
+    @property
+    def words(self) -> str:
+        """Name it for people."""
+        return f"folder of {self.name}" if self.kind == "group" else f"{self.kind} of {self.name}"
+
+
+class Spaces(_Message):
+    """Several spaces: homes, then folders of groups, then scratch, each in order of their names."""
+
+    spaces: tuple[Space, ...]
+    problems: tuple[str, ...] = ()
+    """What could not be done, a line each."""
+
+
+class SaidLimit(_Message):
+    """What was said of one space, or by a group of its members' spaces."""
+
+    kind: SpaceKind
+    name: str
+    """Of the person, or of the group."""
+    of_members: bool = False
+    """It is that of each member's home or scratch."""
+    bytes: int | None = None
+    """0: no limit. None: nothing was said."""
+    files: int | None = None
+    """0: no limit. None: nothing was said."""
+
+
+class Limits(_Message):
+    """All that was said of limits, by kind and name."""
+
+    limits: tuple[SaidLimit, ...]
+
+
 class Error(_Message):
     """A refusal."""
 
@@ -320,5 +447,5 @@ class Error(_Message):
 class Reply(_Message):
     """What comes back: one of the two."""
 
-    result: Problem | Account | Accounts | Group | Groups | Identity | None = None
+    result: Problem | Account | Accounts | Group | Groups | Spaces | Limits | Identity | None = None
     error: Error | None = None

@@ -5,7 +5,7 @@ ledger is written first and the machine made to follow, so that a request that w
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
 from pathlib import Path
 
@@ -14,19 +14,38 @@ from pydantic import ValidationError
 from labstead import identity
 from labstead.accounts import homes, machine, protocol, session_files
 from labstead.accounts.doors import Doors
+from labstead.accounts.group_ledger import GroupRow
 from labstead.accounts.groups import Groups
 from labstead.accounts.ledger import Ledger, Locked
+from labstead.accounts.limits import Limits
 from labstead.accounts.making import Making
 from labstead.errors import AccountRefused, Refusal
 from labstead.identity import SESSIONS_DIR, Identity
 from labstead.names import CANARY, is_unix_name, problem_with_name
-from labstead.settings import Accounts, DeclaredUser, Door
+from labstead.settings import Accounts, DeclaredUser, Door, Limit
 
-Result = protocol.Problem | protocol.Account | protocol.Accounts | protocol.Group | protocol.Groups | Identity
+Result = (
+    protocol.Problem
+    | protocol.Account
+    | protocol.Accounts
+    | protocol.Group
+    | protocol.Groups
+    | protocol.Spaces
+    | protocol.Limits
+    | Identity
+)
 
 
 def _unknown(name: str) -> AccountRefused:
     return AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; see `labstead user list`")
+
+
+def _kept(request: protocol.SetLimit, before: Limit) -> Limit:
+    """Give what is said from now on."""
+    return Limit(
+        bytes=before.bytes if "bytes" in request.keep else request.bytes,
+        files=before.files if "files" in request.keep else request.files,
+    )
 
 
 class Service:
@@ -49,8 +68,9 @@ class Service:
         self._ledger = ledger
         self._sessions_dir = sessions_dir
         self._today = today
-        self._groups = Groups(settings, ledger)
-        self._making = Making(settings, ledger)
+        self._limits = Limits(settings, ledger)
+        self._groups = Groups(settings, ledger, self._limits)
+        self._making = Making(settings, ledger, self._limits)
         #: Held by whatever changes something. What takes long and changes nothing (PAM, look-ups) is outside.
         self._lock = threading.RLock()
         self._doors = Doors(settings, ledger, self._making, self._lock, self._require_open)
@@ -72,11 +92,25 @@ class Service:
             case protocol.OpenSession(name=name):
                 return self._open_session(name)
             case protocol.CheckPassword(name=name, password=password):
-                return self._seen(self._doors.check_password(name, password))
+                return self._settled(self._doors.check_password(name, password))
+            case protocol.ShowSpaces(name=name):
+                return self._show_spaces(name, person)
+            case protocol.ShowLimits():
+                return self._limits.said()
+            case protocol.SetLimit():
+                return self._set_limit(request)
+            case protocol.FollowLimits(adopt=adopt, check=check):
+                return self._limits.follow_all(adopt, check)
+            case protocol.SetGroup(name=name) | protocol.ChangeMembers(group=name):
+                before = self._members(name)
+                with self._lock:
+                    group = self._change(request, person, is_root)
+                self._follow_group(name, before)
+                return group
             case _:
                 with self._lock:
                     result = self._change(request, person, is_root)
-                return self._seen(result) if isinstance(result, protocol.Account) else result
+                return self._settled(result) if isinstance(result, protocol.Account) else result
 
     def _change(self, request: protocol.Request, person: str | None, is_root: bool) -> Result:
         match request:
@@ -129,6 +163,15 @@ class Service:
         """Say that an account is closed on its day, even where nobody has written that down yet."""
         has_come = account.expires is not None and account.expires <= self._today()
         return account.model_copy(update={"locked": "expired"}) if has_come and not account.locked else account
+
+    def _settled(self, account: protocol.Account) -> protocol.Account:
+        """Have the disks follow where an account was made, taken in or removed; they are set outside of the lock."""
+        if account.changed:
+            if account.state == "retired":
+                self._limits.release(account)
+            else:
+                self._limits.follow_person(account)
+        return self._seen(account)
 
     def _show(self, request: protocol.Show) -> protocol.Accounts:
         if request.retired:
@@ -261,8 +304,8 @@ class Service:
             # Closed first: if what follows is cut off, nobody comes in meanwhile.
             account = self._set_locked(account, account.locked or "locked")
             # Before the Unix account goes: what cannot be moved keeps its owner.
-            if self._has_home(account):
-                homes.set_aside(self._settings.home_root / name, account.uid)
+            for folder in self._folders(account):
+                homes.set_aside(folder, account.uid)
             machine.remove_user(account)
         left = self._ledger.groups.of_member(name)
         self._ledger.retire(name)
@@ -281,22 +324,81 @@ class Service:
             raise AccountRefused(
                 Refusal.FAILED, f"{count} processes of {account.name} still run ({first}); stop their session and jobs"
             )
-        if self._has_home(account):
-            homes.require_room(self._settings.home_root, account.uid)
+        for folder in self._folders(account):
+            homes.require_room(folder.parent, account.uid)
 
-    def _has_home(self, account: protocol.Account) -> bool:
-        """Tell whether the folder of this name is the account's home."""
-        home = self._settings.home_root / account.name
-        return home.is_dir() and not home.is_symlink() and home.stat().st_uid == account.uid
+    def _folders(self, account: protocol.Account) -> list[Path]:
+        """Give home and scratch of an account, as far as the folders of its name are its."""
+        roots = [root for root in (self._settings.home_root, self._settings.scratch_root) if root is not None]
+        folders = [root / account.name for root in roots]
+        return [f for f in folders if f.is_dir() and not f.is_symlink() and f.stat().st_uid == account.uid]
 
     def _remove_canary(self) -> protocol.Problem:
         """Remove the self-check's account; its uid stays its own for the next check."""
         account = self._ledger.find(CANARY)
         if account is not None:
             machine.remove_user(account)
-            homes.delete(self._settings.home_root / CANARY)
+            for folder in self._folders(account):
+                homes.delete(folder)
+            for kind in ("home", "scratch"):
+                self._limits.forget(kind, account.uid)
             session_files.remove(CANARY, self._sessions_dir)
         return protocol.Problem(problem=None)
+
+    # --- limits
+
+    def _show_spaces(self, name: str | None, person: str | None) -> protocol.Spaces:
+        if person is not None and name not in (None, person):
+            raise AccountRefused(Refusal.NOT_ALLOWED, f"{person} may not see what others have")
+        whose = name if person is None else person
+        if whose is None:
+            accounts = [account for account in self._ledger.all() if account.kind != "canary"]
+            return self._limits.show(accounts, self._ledger.groups.all())
+        account = self._ledger.find(whose)
+        if account is None and person is None:
+            raise _unknown(whose)
+        return self._limits.show([account] if account is not None else [], self._groups.of(whose))
+
+    def _set_limit(self, request: protocol.SetLimit) -> protocol.Spaces:
+        name, spaces = request.name, self._ledger.spaces
+        with self._lock:
+            if request.kind == "group" or request.of_members:
+                accounts, groups = self._set_limit_of_group(request)
+            else:
+                account = self._find_person(name)
+                self._limits.require_able(request, account)
+                spaces.set_limit(request.kind, account.uid, _kept(request, spaces.said(request.kind, account.uid)))
+                accounts, groups = [account], []
+        return self._limits.follow(accounts, groups)
+
+    def _set_limit_of_group(self, request: protocol.SetLimit) -> tuple[list[protocol.Account], list[GroupRow]]:
+        """Note what is said of a group's folder or of its members' spaces; give whose limits follow from that."""
+        row = self._ledger.groups.find(request.name)
+        if row is None:
+            raise AccountRefused(
+                Refusal.UNKNOWN, f"{request.name} is not a group of the hub; see `labstead group list`"
+            )
+        self._limits.require_able(request)
+        spaces = self._ledger.spaces
+        if request.kind == "group":
+            spaces.set_limit("group", row.gid, _kept(request, spaces.said("group", row.gid)))
+        else:
+            before = spaces.member_limits().get(row.id, {}).get(request.kind, Limit())
+            spaces.set_member_limit(row, request.kind, _kept(request, before))
+        return self._limits.members(row), [row]
+
+    def _members(self, name: str) -> set[str]:
+        row = self._ledger.groups.find(name)
+        return set(self._ledger.groups.members(row)) if row is not None else set()
+
+    def _follow_group(self, name: str, before: Collection[str]) -> None:
+        """Have the disks follow where people came into a group or left it."""
+        row = self._ledger.groups.find(name)
+        if row is None:
+            return
+        changed = self._members(name).symmetric_difference(before)
+        accounts = [account for account in self._ledger.all() if account.name in changed]
+        self._limits.try_to_follow(accounts if row.kind == "created" else self._limits.members(row), [row])
 
     # --- sessions
 
@@ -320,6 +422,7 @@ class Service:
             if is_unix_name(name):
                 session_files.remove(name, self._sessions_dir)
             raise
+        self._limits.follow_person(account)
         return person
 
     def _person(self, account: protocol.Account) -> Identity:

@@ -1,14 +1,14 @@
 """The `labstead` command.
 
 The one rule: commands print what programs and people can read, and exit with 0 for done, 1 for failed, 2 for bad input.
-Rooms: `machine` (settings, secrets, services), `user` and `newcomers`, `group`, `people` (what was declared, what the
-day asks for), `base` (what they have in common).
+Rooms: `machine` (settings, secrets, services), `user` and `newcomers`, `group`, `quota`, `disk`, `people` (what was
+declared, what the day asks for), `base` (what they have in common).
 """
 
 import click
 
 from labstead import __version__
-from labstead.cli import group, machine, people, user
+from labstead.cli import disk, group, machine, people, quota, user
 from labstead.cli import newcomers as newcomers  # its commands join those of `user`
 from labstead.cli.base import Command
 
@@ -22,6 +22,7 @@ def main() -> None:
 for command in (
     machine.config,
     machine.secrets_group,
+    machine.seccomp_group,
     machine.unit_outdated,
     machine.accounts_group,
     machine.gate_group,
@@ -30,6 +31,8 @@ for command in (
     machine.completion,
     user.user,
     group.group,
+    quota.quota,
+    disk.disk,
     people.apply,
     people.tidy,
     people.admin_group,

@@ -157,14 +157,6 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
             click.echo(f"{label + ':':<14} {value}")
 
 
-def human_size(size: int | None) -> str:
-    """Write bytes for people."""
-    if size is None:
-        return ""
-    power = min((max(size, 1).bit_length() - 1) // 10, 4)
-    return f"{size / 2 ** (10 * power):.1f}".removesuffix(".0") + "BKMGT"[power]
-
-
 def complain(words: str) -> None:
     """Tell of one thing that went wrong while others go on."""
     click.echo(f"labstead: {words}", err=True)

@@ -13,12 +13,12 @@ import click
 from labstead import settings
 from labstead.accounts.client import Client
 from labstead.accounts.protocol import Group
+from labstead.amounts import human_size
 from labstead.cli.base import (
     Names,
     Size,
     complete_group,
     confirm,
-    human_size,
     json_option,
     need_root,
     print_fields,
@@ -26,6 +26,7 @@ from labstead.cli.base import (
     print_table,
     yes_option,
 )
+from labstead.cli.quota import said_limit
 from labstead.errors import AccountRefused, BadInput, Refusal
 
 
@@ -78,10 +79,25 @@ def add(
     if existing and (members or managers):
         raise BadInput("labstead: who is in an existing group is not labstead's; leave out --members and --managers")
     _require_people((*members, *(managers or ())))
-    made = client.set_group(name, managers=managers, quota=quota, existing=existing)
+    if quota:
+        _require_limits()
+    made = client.set_group(name, managers=managers, existing=existing)
+    if quota is not None:
+        client.set_limit("group", name, quota)
     if members:
         made = client.change_members(name, add=members).model_copy(update={"changed": True})
     _report(made, as_json, f"made, folder {made.folder}")
+
+
+def _require_limits() -> None:
+    """Refuse a limit that nothing would hold, before a group is made for it.
+
+    :raises BadInput: with what to change
+    """
+    from labstead import disks
+
+    if problem := disks.find(settings.load_accounts().group_root).problem():
+        raise BadInput(f"labstead: {problem}")
 
 
 def _require_people(names: Sequence[str]) -> None:
@@ -112,13 +128,18 @@ def list_groups(as_json: bool) -> None:
       labstead group list
       labstead group list --json
     """
-    groups = Client().groups()
+    client = Client()
+    groups = client.groups()
     if as_json:
         print_json(groups)
         return
+    limits = {space.name: space.limit_bytes for space in client.spaces() if space.kind == "group"}
     print_table(
         ("NAME", "GID", "FOLDER", "QUOTA", "MANAGERS", "MEMBERS"),
-        [(g.name, g.gid, g.folder, human_size(g.quota or None), ",".join(g.managers), len(g.members)) for g in groups],
+        [
+            (g.name, g.gid, g.folder, human_size(limits.get(g.name)), ",".join(g.managers), len(g.members))
+            for g in groups
+        ],
     )
 
 
@@ -134,12 +155,14 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
+    space = next((space for space in Client().spaces() if (space.kind, space.name) == ("group", name)), None)
     print_fields(
         (
             ("name", found.name),
             ("folder", found.folder),
             ("group", f"{found.kind}, gid {found.gid}"),
-            ("quota", human_size(found.quota or None)),
+            ("used", human_size(space.used_bytes if space else None)),
+            ("quota", human_size(space.limit_bytes if space else None)),
             ("managers", ", ".join(found.managers)),
             ("members", ", ".join(found.members)),
             ("declared", ", ".join(found.declared)),
@@ -210,7 +233,7 @@ def managers(name: str, added: tuple[str, ...], removed: tuple[str, ...], as_jso
 @click.option("--quota", type=Size(), required=True, help="Limit of the folder, like 500G, or none.")
 @json_option
 def set_properties(name: str, quota: int, as_json: bool) -> None:
-    """Set the limit of a group's folder.
+    """Set the limit of a group's folder, as `labstead quota set NAME SIZE --group` does.
 
     \b
     Examples:
@@ -218,8 +241,11 @@ def set_properties(name: str, quota: int, as_json: bool) -> None:
       labstead group set ocean --quota none
     """
     need_root()
-    _find(name)
-    _report(Client().set_group(name, quota=quota), as_json, "changed")
+    found, client = _find(name), Client()
+    before = said_limit(client, "group", name)
+    client.set_limit("group", name, quota, keep=("files",))
+    is_changed = said_limit(client, "group", name) != before
+    _report(found.model_copy(update={"changed": is_changed}), as_json, "changed")
 
 
 @group.command("remove")
@@ -243,8 +269,11 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     found = _find(name)
     files = "nothing: it is DELETED" if not archive else "an archive"
     confirm(f"Remove the group {name} (gid {found.gid})? Its folder {found.folder} goes into {files}.", yes)
-    Client().remove_group(name)
+    client = Client()
+    client.remove_group(name)
     kept = _put_away(found, archive)
+    # Now that its files are gone: until here they counted against those who had made them.
+    client.follow_limits()
     if as_json:
         click.echo(json.dumps({"name": name, "gid": found.gid, "archive": str(kept) if kept else None}, indent=2))
     else:

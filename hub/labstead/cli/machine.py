@@ -67,6 +67,28 @@ def secrets_ensure(as_json: bool) -> None:
     click.echo(json.dumps(written) if as_json else "".join(f"{name}\n" for name in written), nl=as_json)
 
 
+@click.group("seccomp")
+def seccomp_group() -> None:
+    """Look after what sessions may ask of the kernel."""
+
+
+@seccomp_group.command("ensure")
+@json_option
+def seccomp_ensure(as_json: bool) -> None:
+    """Write /etc/labstead/seccomp.json for this machine's Docker, after a trial; prints its path if it has changed.
+
+    Example: labstead seccomp ensure
+    """
+    from labstead import seccomp
+
+    need_root()
+    changed = seccomp.ensure(settings.load_sessions().images[0].reference)
+    if as_json:
+        click.echo(json.dumps({"path": str(seccomp.PROFILE), "changed": changed}))
+    elif changed:
+        click.echo(seccomp.PROFILE)
+
+
 @click.command("unit-outdated")
 @click.argument("unit")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))

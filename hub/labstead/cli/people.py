@@ -13,6 +13,7 @@ from labstead import settings
 from labstead.accounts.client import Client
 from labstead.accounts.protocol import Account
 from labstead.administration import Site
+from labstead.amounts import limit_words
 from labstead.cli.base import Failed, complain, complete_user, json_option, need_root, print_json
 from labstead.errors import AccountRefused, BadInput, Refusal
 from labstead.names import problem_with_name
@@ -31,7 +32,8 @@ def apply(check: bool, file: TextIO | None, as_json: bool) -> None:
     """Make the people and groups that the inventory declares (accounts_users, accounts_groups).
 
     site.yml writes them to /etc/labstead/people.yml and runs this. What is not declared is left as it is: somebody who
-    was taken off the list stays.
+    was taken off the list stays. The disks are made to hold all limits; what was there before limits is taken in, which
+    may take long the first time.
 
     \b
     Examples:
@@ -48,12 +50,16 @@ def apply(check: bool, file: TextIO | None, as_json: bool) -> None:
         done, problems = declared.carry_out(plan, site)
     else:
         done, problems = [step.words for step in plan], []
+    followed = site.accounts.follow_limits(adopt=not check, check=check)
+    done += [f"{space.words}: {limit_words(space.limit_bytes, space.limit_files)}" for space in followed.spaces]
     if as_json:
-        click.echo(json.dumps({"changes": done, "problems": problems}, indent=2, ensure_ascii=False))
+        told = {"changes": done, "problems": problems, "limits": followed.problems}
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         for line in done:
             click.echo(line)
-    for problem in problems:
+    # A limit that does not hold everywhere is told of here and each night, but is no reason to leave the rest undone.
+    for problem in (*problems, *followed.problems):
         complain(problem)
     if problems:
         raise Failed

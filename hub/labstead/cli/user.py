@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from labstead import administration, settings, usage
 from labstead.accounts.protocol import Account, Group
 from labstead.administration import Outcome, Site
+from labstead.amounts import human_size
 from labstead.cli.base import (
     Day,
     Failed,
@@ -21,7 +22,6 @@ from labstead.cli.base import (
     complete_group,
     complete_user,
     confirm,
-    human_size,
     json_option,
     need_root,
     print_fields,
@@ -177,6 +177,7 @@ class Details(Person):
 
     gid: int | None = None
     home_bytes: int | None = None
+    home_limit: int | None = None
     manages: tuple[str, ...] = ()
 
 
@@ -192,10 +193,12 @@ def show(name: str, as_json: bool) -> None:
     site = Site()
     account = administration.find_account(site, name)
     groups = site.accounts.groups()
+    home = next((space for space in usage.with_measured(site.accounts.spaces(name)) if space.kind == "home"), None)
     details = Details(
         **_person(account, groups).model_dump(),
         gid=account.gid,
-        home_bytes=usage.read().homes.get(name),
+        home_bytes=home.used_bytes if home else None,
+        home_limit=home.limit_bytes if home else None,
         manages=tuple(group.name for group in groups if name in group.managers),
     )
     if as_json:
@@ -213,6 +216,7 @@ def show(name: str, as_json: bool) -> None:
             ("groups", ", ".join(details.groups)),
             ("manages", ", ".join(details.manages)),
             ("home", human_size(details.home_bytes)),
+            ("limit", human_size(details.home_limit)),
             ("since", details.since),
         )
     )
@@ -325,7 +329,7 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     )
     confirm(f"Remove the account {name} (uid {account.uid})? Nobody gets its uid again, and {files}.", yes)
     account = administration.remove(site, account)
-    _tell_removed(account, _put_away(account, archive) if made_here else None, as_json)
+    _tell_removed(account, _put_away(site, account, archive) if made_here else None, as_json)
 
 
 def _is_declared(name: str) -> bool:
@@ -346,10 +350,11 @@ def _go_on(site: Site, name: str, keep: bool, as_json: bool) -> bool:
     """Put away what a removal that was cut off left of a home; tell whether there was anything."""
     from labstead import archive
 
-    left = archive.leftovers(settings.load_accounts().home_root)
+    where = settings.load_accounts()
+    left = {*archive.leftovers(where.home_root), *archive.leftovers(where.scratch_root)}
     found = [account for account in site.accounts.accounts(name, retired=True) if account.uid in left]
     for account in found:
-        _tell_removed(account, _put_away(account, keep), as_json)
+        _tell_removed(account, _put_away(site, account, keep), as_json)
     return bool(found)
 
 
@@ -384,12 +389,14 @@ def _deny(site: Site, name: str, yes: bool, as_json: bool) -> None:
         click.echo(f"{name}: sign-up forgotten")
 
 
-def _put_away(account: Account, keep: bool) -> Path | None:
+def _put_away(site: Site, account: Account, keep: bool) -> Path | None:
     """Archive or delete the home of an account that was removed; give the archive."""
     from labstead import archive
 
-    where = settings.load_accounts()
+    where, kept = settings.load_accounts(), None
     if keep:
-        return archive.archive_home(where, account)
-    archive.delete_home(where, account)
-    return None
+        kept = archive.archive_home(where, account)
+    else:
+        archive.delete_home(where, account)
+    site.accounts.follow_limits()  # what the disks keep of it goes
+    return kept
