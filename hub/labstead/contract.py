@@ -1,13 +1,14 @@
 """The container contract: what every user container is allowed to be.
 
-The one rule: a container is a pure function of who it is for and of sessions.yml, apart from its command and its
-environment, which act only within it. The hub asks Docker for exactly this body, and the gate, which alone may speak
-to Docker, makes the same body for itself and refuses whatever differs. Names and units are those of Docker's
-Engine API, ContainerCreate (https://docs.docker.com/reference/api/engine/).
+The one rule: a container is a pure function of who it is for, of sessions.yml and of the seccomp profile, apart from
+its command and its environment, which act only within it. The hub asks Docker for exactly this body, and the gate,
+which alone may speak to Docker, makes the same body for itself and refuses whatever differs. Names and units are those
+of Docker's Engine API, ContainerCreate (https://docs.docker.com/reference/api/engine/).
 """
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from labstead.errors import LabsteadError
@@ -23,9 +24,8 @@ CA_BUNDLE = "/etc/labstead/ca-certificates.crt"
 
 _LOG_OPTIONS = {"max-size": "10m", "max-file": "2"}
 
-#: With user-private groups this is what makes files in a shared folder writable for its group. The image's own
-#: entrypoint stays in place; the shell only sets the mask and is replaced.
-_LAUNCHER = ("/bin/sh", "-c", 'umask 0002; exec "$@"', "labstead")
+#: The image's own entrypoint stays in place; the shell is replaced by the server. Its text goes into the command line.
+_LAUNCHER = ("/bin/sh", "-c", Path(__file__).with_name("launcher.sh").read_text(encoding="utf-8"), "labstead")
 
 
 class ContractViolation(LabsteadError):
@@ -38,7 +38,7 @@ def container_name(user: str) -> str:
 
 
 def command(server: Sequence[str]) -> list[str]:
-    """Wrap the command of a notebook server so that it starts with the sessions' umask."""
+    """Wrap the command of a notebook server so that it starts with the sessions' umask, and in a full home, too."""
     return [*_LAUNCHER, *server]
 
 
@@ -65,6 +65,9 @@ def environment(person: Identity, image_spec: str, settings: Sessions) -> dict[s
     }
     if person.folders:
         variables["GROUP_FOLDERS"] = ":".join(str(folder) for folder in person.folders)
+    if person.scratch is not None:
+        # The second is what the notebooks of Pangeo's hubs look for.
+        variables["SCRATCH"] = variables["PANGEO_SCRATCH"] = str(person.scratch)
     if settings.ca_bundle is not None:
         # Each of these is read by some program that does not look at the system's own certificates.
         for variable in (
@@ -100,20 +103,23 @@ def _mounts(person: Identity, settings: Sessions) -> list[dict[str, Any]]:
         _bind(str(files / "passwd"), "/etc/passwd", read_only=True),
         _bind(str(files / "group"), "/etc/group", read_only=True),
     ]
+    if person.scratch is not None:
+        mounts.append(_bind(str(person.scratch), str(person.scratch), read_only=False))
     if settings.ca_bundle is not None:
         mounts.append(_bind(str(settings.ca_bundle), CA_BUNDLE, read_only=True))
     return mounts
 
 
 def container(
-    person: Identity, image: str, cmd: Sequence[str], env: Sequence[str], settings: Sessions
+    person: Identity, image: str, cmd: Sequence[str], env: Sequence[str], settings: Sessions, profile: str
 ) -> dict[str, Any]:
     """Make the body of the ContainerCreate call for a session.
 
-    :param person: whose session it is, with the folders of their groups
+    :param person: whose session it is, with the folders of their groups and their scratch
     :param image: reference of one of the allowed images
     :param cmd: command line, wrapped by `command`
     :param env: environment, as `NAME=value`
+    :param profile: text of the seccomp profile
     :raises BadInput: when the image is not allowed
     """
     own = f"uid={person.uid},gid={person.gid}"
@@ -129,7 +135,7 @@ def container(
             "NetworkMode": settings.network,
             "GroupAdd": [str(gid) for gid in person.groups],
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges:true"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile}"],
             "Mounts": _mounts(person, settings),
             # What a session writes is in its mounts, where limits hold, or in memory; never on Docker's own disk.
             "ReadonlyRootfs": True,
@@ -145,6 +151,9 @@ def container(
             # Docker refuses more than there are.
             "NanoCpus": int(min(settings.cpus, os.cpu_count() or 1) * 1e9),
             "PidsLimit": settings.pids,
+            # A program that crashes leaves no image of its memory: neither in a home that may be full, nor with a
+            # collector of the host's, which would put it on the host's disk.
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             "Init": True,
             "AutoRemove": True,
             "LogConfig": {"Type": "local", "Config": _LOG_OPTIONS},
@@ -177,12 +186,26 @@ def _strings(value: object, what: str) -> list[str]:
     return value
 
 
-def checked(body: object, name: str, person: Identity, settings: Sessions) -> dict[str, Any]:
+def refuse_volumes(reference: str, found: Mapping[str, Any]) -> None:
+    """Refuse an image that brings volumes of its own: Docker would make them on its own disk, without a limit.
+
+    :param found: what Docker says of the image
+    :raises ContractViolation: when it does
+    """
+    if volumes := (found.get("Config") or {}).get("Volumes"):
+        raise ContractViolation(
+            f"image {reference} declares VOLUME {' '.join(sorted(volumes))}, which no limit would hold; "
+            "take an image without, see sessions_images"
+        )
+
+
+def checked(body: object, name: str, person: Identity, settings: Sessions, profile: str) -> dict[str, Any]:
     """Check a ContainerCreate body against the contract.
 
     :param body: what was asked for, parsed from JSON
     :param name: the name that the container is to bear
-    :param person: whom the body names, with the folders of their groups, looked up by the caller
+    :param person: whom the body names, with the folders of their groups and their scratch, looked up by the caller
+    :param profile: text of the seccomp profile, read by the caller
     :return: the body to send on; equal to the one asked for, but made here
     :raises ContractViolation: with the first difference
     """
@@ -193,7 +216,8 @@ def checked(body: object, name: str, person: Identity, settings: Sessions) -> di
     image = body.get("Image")
     if not isinstance(image, str):
         raise ContractViolation("Image is missing")
-    expected = container(person, image, _strings(body.get("Cmd"), "Cmd"), _strings(body.get("Env"), "Env"), settings)
+    cmd, env = _strings(body.get("Cmd"), "Cmd"), _strings(body.get("Env"), "Env")
+    expected = container(person, image, cmd, env, settings, profile)
     if difference := _first_difference(body, expected, ""):
         raise ContractViolation(difference)
     return expected

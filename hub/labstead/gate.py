@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from labstead import contract, identity, peer, settings
+from labstead import contract, identity, peer, seccomp, settings
 from labstead.errors import LabsteadError
 from labstead.settings import Sessions
 
@@ -111,6 +111,12 @@ def _was_opened(user: str) -> bool:
     return passwd.is_file() and passwd.owner() == "root"
 
 
+async def _refuse_volumes(request: web.Request, reference: str) -> None:
+    async with request.app[_DOCKER].get(f"http://docker/images/{reference}/json") as answer:
+        if answer.status == 200:  # else Docker will say of the container what is wrong
+            contract.refuse_volumes(reference, await answer.json())
+
+
 async def _create(request: web.Request) -> web.Response:
     try:
         body = await request.json()
@@ -120,10 +126,11 @@ async def _create(request: web.Request) -> web.Response:
     if user is None:
         raise contract.ContractViolation(f"the label {contract.LABEL_USER} is missing")
     name, sessions = request.query.get("name", ""), request.app[_SETTINGS]
-    person = identity.with_folders(identity.look_up(user), sessions.group_root)
-    good = contract.checked(body, name, person, sessions)
+    person = identity.with_folders(identity.look_up(user), sessions.group_root, sessions.scratch_root)
+    good = contract.checked(body, name, person, sessions, seccomp.load())
     if not _was_opened(user):
         raise contract.ContractViolation(f"the accounts service has not opened a session of {user}")
+    await _refuse_volumes(request, good["Image"])
     log.info("create %s", name)
     return await _docker(request, "POST", "/containers/create", params={"name": name}, json=good)
 

@@ -39,6 +39,8 @@ class Identity(BaseModel):
     shell: str
     folders: tuple[Path, ...] = ()
     """Folders of those groups, in order of their paths; see `with_folders`."""
+    scratch: Path | None = None
+    """Their scratch; None: there is none; see `with_folders`."""
 
 
 def look_up(name: str) -> Identity:
@@ -67,28 +69,42 @@ def look_up(name: str) -> Identity:
     )
 
 
-def _is_folder_of(path: Path, gid: int) -> bool:
+def _folder(root: Path, name: str, uid: int, gid: int | None = None) -> Path | None:
+    """Give the directory below a root that bears a name, if it belongs to whom it should."""
+    # A directory service may have names that are no file names.
+    if name.startswith(".") or "/" in name:
+        return None
+    path = root / name
     try:
         found = path.lstat()
     except OSError:
+        return None
+    return path if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and gid in (None, found.st_gid) else None
+
+
+def _is_roots_alone(folder: Path) -> bool:
+    """Tell whether nobody else can put something else in the place of what is in a folder."""
+    try:
+        found = folder.stat()
+    except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and found.st_gid == gid
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def with_folders(person: Identity, root: Path) -> Identity:
-    """Give a person together with the folders of their groups.
+def with_folders(person: Identity, group_root: Path, scratch_root: Path | None = None) -> Identity:
+    """Give a person together with the folders of their groups and their scratch.
 
-    A group's folder is the directory below `root` that bears its name and belongs to root and to it; nothing else is,
-    whoever put it there. Hub and gate each look for themselves and find the same.
+    A group's folder is the directory below `group_root` that bears its name and belongs to root and to it; nothing else
+    is, whoever put it there. Scratch is likewise the one below `scratch_root` that bears the person's name and belongs
+    to them; there is none where others than root may write in `scratch_root`, and put a link there once we have looked.
+    Hub and gate each look for themselves and find the same.
     """
-    folders = []
-    for entry in named_groups(person.groups):
-        # A directory service may have names that are no file names.
-        if entry.gr_name.startswith(".") or "/" in entry.gr_name:
-            continue
-        if _is_folder_of(root / entry.gr_name, entry.gr_gid):
-            folders.append(root / entry.gr_name)
-    return person.model_copy(update={"folders": tuple(sorted(folders))})
+    found = [_folder(group_root, entry.gr_name, 0, entry.gr_gid) for entry in named_groups(person.groups)]
+    folders = tuple(sorted(folder for folder in found if folder is not None))
+    scratch = None
+    if scratch_root is not None and _is_roots_alone(scratch_root):
+        scratch = _folder(scratch_root, person.name, person.uid)
+    return person.model_copy(update={"folders": folders, "scratch": scratch})
 
 
 def named_groups(gids: Iterable[int]) -> list[grp.struct_group]:

@@ -1,6 +1,7 @@
 """The gate between hub and Docker, with a Docker that records what reaches it. The real one is tested on a host."""
 
 import asyncio
+import functools
 import json
 import os
 import pwd
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from labstead import contract, gate, identity
+from labstead import contract, gate, identity, seccomp
 from labstead.settings import Image, Sessions
 
 SESSIONS = Sessions(images=(Image(name="base", title="Base", reference="labstead/base:1"),))
@@ -21,6 +22,11 @@ PERSON = identity.Identity.model_validate(
 )
 SESSION_ID = "a" * 64
 OTHER_ID = "b" * 64
+PROFILE = '{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[]}'
+LOOK = ("GET", "/images/labstead/base:1/json")
+"""What the gate asks before it has a container made."""
+
+load_profile = seccomp.load
 
 
 class RecordingDocker:
@@ -28,6 +34,7 @@ class RecordingDocker:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, bytes]] = []
+        self.image: tuple[int, dict[str, Any]] = (200, {"Id": "sha256:ab", "Config": {"Volumes": None}})
 
     async def answer(self, request: web.Request) -> web.Response:
         self.calls.append((request.method, request.path_qs, await request.read()))
@@ -36,6 +43,8 @@ class RecordingDocker:
             return web.json_response({"Id": SESSION_ID, "Config": {"Labels": labels}})
         if request.path in (f"/containers/{OTHER_ID}/json", "/containers/database/json"):
             return web.json_response({"Id": OTHER_ID, "Config": {"Labels": {}}})
+        if request.path.startswith("/images/"):
+            return web.json_response(self.image[1], status=self.image[0])
         if request.path == "/containers/broken/json":
             return web.Response(text="driver failed", status=500)
         if request.path.endswith("/json") and request.path.startswith("/containers/"):
@@ -90,6 +99,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     (sessions / "anna" / "passwd").touch()
     monkeypatch.setattr(identity, "SESSIONS_DIR", sessions)
     monkeypatch.setattr(contract, "SESSIONS_DIR", sessions)
+    monkeypatch.setattr(seccomp, "load", lambda: PROFILE)
 
     def _unknown(name: str) -> Any:
         pwd.getpwnam(name)  # raises
@@ -106,14 +116,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    return contract.container(PERSON, "labstead/base:1", ["x"], ["A=b"], SESSIONS) | changes
+    return contract.container(PERSON, "labstead/base:1", ["x"], ["A=b"], SESSIONS, PROFILE) | changes
 
 
 def test_a_session_of_the_contract_is_created(run: Callable[..., None]) -> None:
     async def test(hub: Hub) -> None:
         status, _ = await hub.ask("POST", "/v1.45/containers/create?name=labstead-session-anna", json=body())
         assert status == 200
-        assert [call[:2] for call in hub.docker.calls] == [("POST", "/containers/create?name=labstead-session-anna")]
+        made = ("POST", "/containers/create?name=labstead-session-anna")
+        assert [call[:2] for call in hub.docker.calls] == [LOOK, made]
 
     run(test)
 
@@ -122,15 +133,15 @@ def test_a_group_folder_is_the_one_that_the_gate_finds(
     tmp_path: Path, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = (tmp_path / "ocean",)
-    monkeypatch.setattr(identity, "with_folders", lambda person, _: person.model_copy(update={"folders": folders}))
+    monkeypatch.setattr(identity, "with_folders", lambda person, *_: person.model_copy(update={"folders": folders}))
     path = "/containers/create?name=labstead-session-anna"
 
     async def test(hub: Hub) -> None:
         for found, expected in ((folders, 200), ((), 403), ((tmp_path / "ice",), 403)):
             person = PERSON.model_copy(update={"folders": found})
-            asked = contract.container(person, "labstead/base:1", ["x"], ["A=b"], SESSIONS)
+            asked = contract.container(person, "labstead/base:1", ["x"], ["A=b"], SESSIONS, PROFILE)
             assert (await hub.ask("POST", path, json=asked))[0] == expected
-        assert len(hub.docker.calls) == 1
+        assert [call[0] for call in hub.docker.calls] == ["GET", "POST"]
 
     run(test)
 
@@ -147,6 +158,38 @@ def test_a_body_outside_the_contract_never_reaches_docker(run: Callable[..., Non
     run(test)
 
 
+def test_an_image_with_volumes_of_its_own_is_refused(run: Callable[..., None]) -> None:
+    async def test(hub: Hub) -> None:
+        hub.docker.image = 200, {"Config": {"Volumes": {"/srv/data": {}}}}
+        status, answer = await hub.ask("POST", "/containers/create?name=labstead-session-anna", json=body())
+        assert status == 403
+        assert "labstead/base:1 declares VOLUME /srv/data" in answer["message"]
+        assert [call[:2] for call in hub.docker.calls] == [LOOK]
+
+    run(test)
+
+
+def test_of_an_image_that_is_not_there_docker_tells(run: Callable[..., None]) -> None:
+    async def test(hub: Hub) -> None:
+        hub.docker.image = 404, {"message": "No such image"}
+        await hub.ask("POST", "/containers/create?name=labstead-session-anna", json=body())
+        assert [call[0] for call in hub.docker.calls] == ["GET", "POST"]
+
+    run(test)
+
+
+def test_without_a_profile_nothing_is_created(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(hub: Hub) -> None:
+        asked = body()
+        monkeypatch.setattr(seccomp, "load", functools.partial(load_profile, Path("/none/seccomp.json")))
+        status, answer = await hub.ask("POST", "/containers/create?name=labstead-session-anna", json=asked)
+        assert status == 403
+        assert "seccomp.json: No such file or directory; site.yml writes this file" in answer["message"]
+        assert hub.docker.calls == []
+
+    run(test)
+
+
 def test_of_two_keys_of_one_name_what_was_checked_is_what_docker_gets(run: Callable[..., None]) -> None:
     """JSON with a key twice reads differently in different parsers; the gate writes its own."""
     text = web.json_response(body()).text
@@ -156,7 +199,7 @@ def test_of_two_keys_of_one_name_what_was_checked_is_what_docker_gets(run: Calla
     async def test(hub: Hub) -> None:
         status, _ = await hub.ask("POST", "/containers/create?name=labstead-session-anna", data=twice)
         assert status == 200
-        assert b"Privileged" not in hub.docker.calls[0][2]
+        assert b"Privileged" not in hub.docker.calls[-1][2]
 
     run(test)
 

@@ -1,4 +1,4 @@
-"""Which folders come into a session: those that root made for the person's groups, and nothing that looks like one."""
+"""Which folders come into a session: those that were made for the person and their groups, and no others."""
 
 import grp
 import os
@@ -70,3 +70,33 @@ def test_a_group_with_an_odd_name_has_no_folder(monkeypatch: pytest.MonkeyPatch,
     if name.startswith(".removed"):
         make(root / name)
     assert identity.with_folders(PERSON, root / "sub").folders == ()
+
+
+# --- scratch
+
+
+def test_ones_own_scratch_is_found(root: Path) -> None:
+    scratch = make(root / "anna", uid=20001, gid=20001)
+    assert identity.with_folders(PERSON, root / "none", root).scratch == scratch
+    assert identity.with_folders(PERSON, root / "none").scratch is None
+    assert identity.with_folders(PERSON, root / "none", root / "none").scratch is None
+
+
+def test_what_only_looks_like_ones_scratch_is_none(root: Path) -> None:
+    bert = make(root / "bert", uid=20002, gid=20002)
+    (root / "anna").symlink_to(bert)
+    assert identity.with_folders(PERSON, root, root).scratch is None
+    (root / "anna").unlink()
+    make(root / "anna", uid=20002, gid=20001)
+    assert identity.with_folders(PERSON, root, root).scratch is None
+    (root / "anna").rmdir()
+    (root / "anna").touch()
+    os.chown(root / "anna", 20001, 20001)
+    assert identity.with_folders(PERSON, root, root).scratch is None
+
+
+def test_there_is_no_scratch_where_everybody_could_put_a_link(root: Path) -> None:
+    scratch = make(root / "anna", uid=20001, gid=20001)
+    for mode, found in ((0o1777, None), (0o775, None), (0o755, scratch)):
+        root.chmod(mode)
+        assert identity.with_folders(PERSON, root / "none", root).scratch == found

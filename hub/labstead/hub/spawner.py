@@ -14,7 +14,7 @@ from dockerspawner import DockerSpawner
 from jupyterhub.spawner import SpawnException
 from traitlets import Instance
 
-from labstead import contract, identity
+from labstead import contract, identity, seccomp
 from labstead.accounts.client import Client
 from labstead.errors import LabsteadError
 from labstead.settings import Sessions
@@ -23,6 +23,7 @@ GATE_SOCKET = "/run/labstead/gate.sock"
 
 _DOCKER_IS_AWAY = 503
 """What the gate answers while Docker does not."""
+_TELL = "The machine could not start your session; please tell an administrator."
 
 
 _CONNECT_SECONDS = 0.05
@@ -75,7 +76,7 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
             ip, port = await super().start()
         except APIError as error:
             raise SpawnException(
-                "The machine could not start your session; please tell an administrator.",
+                _TELL,
                 reason="docker",
                 log_message=f"Docker or the gate: {error}",
             ) from error
@@ -104,7 +105,12 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
             person = await asyncio.to_thread(self.accounts.open_session, self.user.name)
         except LabsteadError as error:
             raise SpawnException(f"Your session cannot start: {error}.", reason="account") from error
-        person = await asyncio.to_thread(identity.with_folders, person, self.sessions.group_root)
+        try:
+            profile = seccomp.load()
+        except LabsteadError as error:
+            raise SpawnException(_TELL, reason="seccomp", log_message=str(error)) from error
+        roots = self.sessions.group_root, self.sessions.scratch_root
+        person = await asyncio.to_thread(identity.with_folders, person, *roots)
         found = await self.docker("inspect_image", self.image)
         image_spec = f"{self.image}@{found['Id']}"
         environment = self.get_env() | contract.environment(person, image_spec, self.sessions)
@@ -114,5 +120,6 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
             cmd=contract.command([*await self.get_command(), f"--FileContentsManager.preferred_dir={person.home}"]),
             env=[f"{name}={value}" for name, value in sorted(environment.items())],
             settings=self.sessions,
+            profile=profile,
         )
         return await self.docker("create_container_from_config", body, self.container_name)
