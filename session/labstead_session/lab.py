@@ -8,7 +8,8 @@ The one rule: it does what the command `share` does, by the same functions, as t
 
 Paths are those of JupyterLab's file browser. An answer has `path`, `shares`, `names` and `lines`, what to tell.
 
-While the server runs it mends what its owner puts into group folders, too.
+While the server runs it mends what its owner puts into group folders, too. What copes with full disks is loaded from
+here, as Jupyter loads one module of a package.
 """
 
 import asyncio
@@ -17,14 +18,17 @@ import grp
 import os
 import pwd
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import to_os_path, url_path_join
 from tornado.web import HTTPError, authenticated
+from traitlets.config import Config
 
-from labstead_session import groups, people, share, sharing, store
+from labstead_session import contents, disk, groups, keep, kernels, people, share, sharing, store
 from labstead_session.errors import Hindered, Mistake
 from labstead_session.store import Store
 
@@ -121,7 +125,28 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "labstead_session.lab"}]
 
 
+def _link_jupyter_server_extension(server: Any) -> None:
+    """Choose what copes with a full disk, where nobody has chosen anything else."""
+    config = Config()
+    if "contents_manager_class" not in server.config.ServerApp:
+        config.ServerApp.contents_manager_class = contents.Contents
+    chosen = os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME")
+    if not chosen and "default_provisioner_name" not in server.config.KernelProvisionerFactory:
+        config.KernelProvisionerFactory.default_provisioner_name = kernels.NAME
+    server.update_config(config)
+    mirrors = keep.folders(Path.home())
+    for app in server.extension_manager.extension_apps.get("jupyterlab", ()):
+        mirrors = {name: mirror for name, mirror in mirrors.items() if name not in app.config[type(app).__name__]}
+        for name, mirror in mirrors.items():
+            setattr(app, name, os.fspath(mirror.live))
+        keep.start(list(mirrors.values()))
+
+
 def _load_jupyter_server_extension(server: Any) -> None:
-    place = url_path_join(server.web_app.settings["base_url"], "labstead", "share")
-    server.web_app.add_handlers(".*", [(place, ShareHandler)])
+    base = url_path_join(server.web_app.settings["base_url"], "labstead")
+    handlers = [("share", ShareHandler), ("disk", disk.DiskHandler), ("disk/largest", disk.LargestHandler)]
+    server.web_app.add_handlers(".*", [(url_path_join(base, path), handler) for path, handler in handlers])
+    # What is made in the home once is made now, while there may be room for it.
+    with suppress(OSError):
+        _ = server.kernel_spec_manager.kernel_dirs, server.contents_manager.notary.secret
     groups.start_watch()
