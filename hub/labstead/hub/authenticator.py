@@ -26,6 +26,7 @@ from labstead.errors import AccountRefused, LabsteadError, Refusal
 from labstead.hub import doors, logins
 from labstead.hub.doors import NotIn, is_expired, problem_with_account, title
 from labstead.hub.lockout import Lockout
+from labstead.hub.spaces import Disks
 from labstead.names import CANARY, MAX_LENGTH, problem_with_name
 from labstead.secrets import MAX_PASSWORD_BYTES
 from labstead.settings import Door, Hub, Mail
@@ -90,6 +91,7 @@ class LabsteadAuthenticator(NativeAuthenticator):  # type: ignore[misc]
         self._service = ThreadPoolExecutor(_THREADS, thread_name_prefix="accounts")
         self._pam = ThreadPoolExecutor(_PAM_AT_ONCE, thread_name_prefix="pam")
         self._pam_turns = asyncio.Semaphore(_PAM_AT_ONCE)
+        self.disks = Disks(lambda name: self.accounts.spaces(name))
         self._deciding = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -1,4 +1,4 @@
-"""Pages of groups: one's groups with their folders, on the home page as well, and members for those who manage them.
+"""The page of groups: one's groups with their folders, and members for those who manage them.
 
 The one rule: who may change what is decided by the accounts service, which is told for whom the hub asks.
 """
@@ -6,7 +6,6 @@ The one rule: who may change what is decided by the accounts service, which is t
 import re
 from typing import Any
 
-from jupyterhub.handlers.pages import HomeHandler as HubHomeHandler
 from pydantic import ValidationError
 from tornado import web
 
@@ -29,29 +28,6 @@ async def groups_of(authenticator: Any, name: str) -> list[Group]:
     """
     found: tuple[Group, ...] = await authenticator.ask(authenticator.accounts.groups)
     return [group for group in found if name in group.members or name in group.managers]
-
-
-class HomeHandler(HubHomeHandler):  # type: ignore[misc]
-    """The hub's home page with one's groups on it."""
-
-    @web.authenticated
-    async def get(self) -> None:
-        """Show it; where the accounts service is away, without the groups."""
-        name = self.current_user.name
-        self._own_groups: list[Group] = []
-        self._own_account = None
-        try:
-            self._own_groups = await groups_of(self.authenticator, name)
-            self._own_account = await self.authenticator.account(name)
-        except LabsteadError as error:
-            self.log.error("groups of %s: %s", name, error)
-        await super().get()
-
-    def render_template(self, name: str, **words: Any) -> Any:
-        """Add the groups to what JupyterHub's page is given."""
-        if name == "home.html":
-            words |= {"groups": self._own_groups, "account": self._own_account}
-        return super().render_template(name, **words)
 
 
 class GroupsHandler(Noted):

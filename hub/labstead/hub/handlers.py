@@ -11,10 +11,13 @@ from jupyterhub.handlers.login import LoginHandler as HubLoginHandler
 from tornado import web
 
 from labstead.errors import LabsteadError
-from labstead.hub.groups import GroupsHandler, HomeHandler, MembersHandler
+from labstead.hub.disks import DisksHandler
+from labstead.hub.groups import GroupsHandler, MembersHandler
+from labstead.hub.home import HomeHandler
 from labstead.hub.loginpage import LoginPage
 from labstead.hub.passwords import ChangePasswordAdminHandler, ChangePasswordHandler, InvitationHandler
 from labstead.hub.people import DecisionHandler, OldPeopleHandler, PeopleHandler
+from labstead.hub.spaces import SpacesHandler
 
 _BAD_REQUEST = 400
 _UNAVAILABLE = 503
@@ -83,6 +86,8 @@ PAGES: list[tuple[str, type]] = [
     (r"/people", PeopleHandler),
     (r"/people/([^/]+)", DecisionHandler),
     (r"/authorize", OldPeopleHandler),
+    (r"/disks", DisksHandler),
+    (r"/api/labstead/spaces", SpacesHandler),
     (r"/groups", GroupsHandler),
     (r"/groups/([^/]+)", MembersHandler),
     (r"/change-password", ChangePasswordHandler),

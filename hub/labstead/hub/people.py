@@ -16,17 +16,16 @@ from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import new_token
 from tornado import web
 from tornado.escape import url_escape
-from tornado.httputil import url_concat
 
-from labstead import usage
-from labstead.accounts.protocol import Account, Group
+from labstead.accounts.protocol import Account, Group, Space
 from labstead.errors import LabsteadError
+from labstead.hub import lists
 from labstead.hub.authenticator import Signup
 from labstead.hub.doors import is_expired
+from labstead.hub.lists import PAGE_SIZE
 from labstead.hub.note import Noted
-from labstead.usage import Usage
+from labstead.hub.spaces import bytes_of, known_spaces, level_of
 
-PAGE_SIZE = 50
 _BAD_REQUEST = 400
 _UNAVAILABLE = 503
 
@@ -47,8 +46,8 @@ class Person:
     groups: tuple[str, ...]
     last_seen: datetime | None
     """UTC."""
-    disk: int | None
-    """Bytes; None where it was not measured."""
+    home: Space | None
+    """What it holds and may hold; None where nobody can say."""
     running: bool
     is_admin: bool
     has_login: bool
@@ -59,29 +58,6 @@ class Person:
         return all(word in text for word in words)
 
 
-@dataclass(frozen=True)
-class Page:
-    """The part of a list that fits on one page."""
-
-    people: tuple[Person, ...]
-    found: int
-    number: int
-    pages: int
-
-    @property
-    def first(self) -> int:
-        """Give the number of the first one in the whole list, from 1."""
-        return (self.number - 1) * PAGE_SIZE + 1
-
-
-def page_of(people: Sequence[Person], number: int) -> Page:
-    """Cut a page out of a list; a number past its end gives the last one."""
-    pages = max(1, -(-len(people) // PAGE_SIZE))
-    number = min(max(1, number), pages)
-    begin = (number - 1) * PAGE_SIZE
-    return Page(tuple(people[begin : begin + PAGE_SIZE]), len(people), number, pages)
-
-
 def state_of(account: Account) -> State:
     """Give what the page says of an account."""
     if account.state == "retired":
@@ -89,18 +65,6 @@ def state_of(account: Account) -> State:
     if account.state == "pending":
         return "unfinished"
     return "expired" if is_expired(account) else "locked" if account.locked else "active"
-
-
-def size(count: int | None) -> str:
-    """Write a number of bytes for people."""
-    if count is None:
-        return ""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _groups_by_person(groups: Iterable[Group]) -> dict[str, tuple[str, ...]]:
@@ -128,10 +92,11 @@ def seen(db: Any, authorized: Iterable[str]) -> Seen:
 
 
 def people_of(
-    accounts: Iterable[Account], groups: Iterable[Group], measured: Usage, hub: Seen, admins: Iterable[str]
+    accounts: Iterable[Account], groups: Iterable[Group], spaces: Iterable[Space], hub: Seen, admins: Iterable[str]
 ) -> list[Person]:
     """Put together what is known of everybody, by name; the self-check's account is nobody."""
     memberships, administrators = _groups_by_person(groups), frozenset(admins)
+    homes = {space.name: space for space in spaces if space.kind == "home"}
     return [
         Person(
             name=account.name,
@@ -142,7 +107,7 @@ def people_of(
             expires=account.expires,
             groups=memberships.get(account.name, ()) if account.state != "retired" else (),
             last_seen=hub.last.get(account.name) if account.state != "retired" else None,
-            disk=measured.homes.get(account.name) if account.state != "retired" else None,
+            home=homes.get(account.name) if account.state != "retired" else None,
             running=account.state != "retired" and account.name in hub.running,
             is_admin=account.state != "retired" and account.name in administrators,
             has_login=account.state == "active" and account.name in hub.logins,
@@ -182,47 +147,50 @@ class Query:
 
     def url(self, path: str, number: int | None = None) -> str:
         """Give the address of the page that shows this."""
-        words = {"q": self.text, "state": self.state, "page": str(number or self.number)}
-        return str(
-            url_concat(path, {key: value for key, value in words.items() if value and (key, value) != ("page", "1")})
-        )
+        return lists.address(path, {"q": self.text, "state": self.state, "page": str(number or self.number)})
 
 
 class PeopleHandler(Noted):
     """Who signed up and who has an account, for administrators."""
 
     def _query(self) -> Query:
-        number = self.get_argument("page", "1")
         return Query(
             text=self.get_argument("q", "")[:200].strip(),
             state=self.get_argument("state", ""),
-            number=int(number) if number.isascii() and number.isdigit() and len(number) < 7 else 1,
+            number=lists.page_number(self.get_argument("page", "1")),
         )
 
-    async def _people(self, removed: bool) -> tuple[list[Person], list[Signup], Usage]:
+    async def _spaces(self) -> list[Space]:
+        """Give all spaces; none where nobody can say, which is no reason to show nobody."""
+        try:
+            return await known_spaces(self.authenticator.disks)
+        except LabsteadError as error:
+            self.log.error("people: %s", error)
+            return []
+
+    async def _people(self, removed: bool) -> tuple[list[Person], list[Signup]]:
         authenticator = self.authenticator
-        accounts, groups, measured = await asyncio.gather(
+        accounts, groups, spaces = await asyncio.gather(
             authenticator.ask(authenticator.accounts.accounts, retired=removed),
             authenticator.ask(authenticator.accounts.groups),
-            asyncio.to_thread(usage.read),
+            self._spaces(),
         )
-        people = people_of(accounts, groups, measured, seen(self.db, authenticator.logins()), authenticator.admin_users)
+        people = people_of(accounts, groups, spaces, seen(self.db, authenticator.logins()), authenticator.admin_users)
         # Earlier releases closed the log-in of a locked account too: that is no sign-up.
         locked = {person.name for person in people if person.state in ("locked", "expired")}
-        return people, [signup for signup in authenticator.signups() if signup.name not in locked], measured
+        return people, [signup for signup in authenticator.signups() if signup.name not in locked]
 
     async def _page(self, problem: str | None = None, status: int = 200) -> None:
         query = self._query()
         people: list[Person] = []
         waiting: list[Signup] = []
-        measured = Usage()
         try:
-            people, waiting, measured = await self._people(query.state == "removed")
+            people, waiting = await self._people(query.state == "removed")
         except LabsteadError as error:
             self.log.error("people: %s", error)
             problem, status = "The accounts service does not answer; see its journal on the machine.", _UNAVAILABLE
         address = self.hub.base_url + "people"
-        page = page_of(query.people(people), query.number)
+        page = lists.page_of(query.people(people), query.number)
         signups = query.signups(waiting)
         self.set_status(status)
         self.finish(
@@ -237,9 +205,9 @@ class PeopleHandler(Noted):
                 signups=signups[:PAGE_SIZE],
                 signups_found=len(signups),
                 everybody=len(people),
-                measured_at=measured.measured_at,
                 several_doors=len(self.authenticator.site.doors) > 1,
-                size=size,
+                bytes_of=bytes_of,
+                level_of=level_of,
                 problem=problem,
                 note=self.take_note(),
             )
