@@ -49,6 +49,24 @@ def _size(value: str) -> str | None:
     return "is not a size; write a number and K, M, G or T, such as 4G"
 
 
+def _size_or_none(value: str) -> str | None:
+    if value == "none" or _size(value) is None:
+        return None
+    return "is not a size; write a number and K, M, G or T, such as 4G, or none for no limit"
+
+
+def _said_size(value: object) -> str | None:
+    if type(value) is int and value >= 0:
+        return None
+    return _size_or_none(value) if isinstance(value, str) else _size_or_none("")
+
+
+def _said_files(value: object) -> str | None:
+    if value == "none" or (type(value) is int and value >= 0):
+        return None
+    return "is not a number of files; write one such as 100000, or none for no limit"
+
+
 def _upload_size(value: str) -> str | None:
     # nginx knows no T.
     return None if re.fullmatch(r"[1-9]\d*[KMG]?", value) else "is not a size; write a number and K, M or G, such as 2G"
@@ -79,12 +97,35 @@ _SYSTEM_FOLDERS = tuple(
     Path("/", name)
     for name in (
         *("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys", "tmp"),
-        *("usr", "opt/jupyter", "opt/labstead", "var/lib/containerd", "var/lib/docker", "var/lib/labstead"),
+        *("usr", "opt/jupyter", "opt/labstead", "srv/labstead"),
+        *("var/lib/containerd", "var/lib/docker", "var/lib/labstead"),
     )
 )
 """Neither they nor anything below may hold homes or data."""
 _SHARED_SYSTEM_FOLDERS = (Path("/opt"), Path("/var"), Path("/var/lib"))
 """Folders of their own below are fine."""
+
+
+def _device(value: str) -> str | None:
+    if re.fullmatch(r"/dev/[\w.:+/-]+", value) and ".." not in value:
+        return None
+    return "is not a device; write one below /dev, such as /dev/disk/by-id/…"
+
+
+def _disk_file(value: str) -> str | None:
+    if value.startswith("/var/lib/labstead/disks/") and ".." not in value and re.fullmatch(r"[\w./+-]+[^/]", value):
+        return None
+    return "is not a usable file; write a path such as /srv/homes.img" if _folder(value) else None
+
+
+def _space(value: str) -> str | None:
+    if value in _SPACES:
+        return None
+    guess = _guess(value, [*_SPACES], 0.6)
+    return f"is not one of {', '.join(_SPACES)}; {f'did you mean {guess}?' if guess else 'choose one of them'}"
+
+
+_SPACES = ("home", "group", "scratch")
 
 
 def _shell(value: str) -> str | None:
@@ -175,6 +216,10 @@ def _group_folder(value: str) -> str | None:
     if Path("/home") in Path(value).parents:
         return "lies below /home, which the services do not see; choose a folder such as /srv/groups"
     return _folder(value)
+
+
+def _scratch_folder(value: str) -> str | None:
+    return _group_folder(value) if value else None
 
 
 def _day(value: object) -> str | None:
@@ -270,14 +315,21 @@ _DAYS = _between(0, 36500)
 
 FORMATS: dict[str, Callable[[Any], str | None]] = {
     "accounts_archive_after_days": _DAYS,
-    "accounts_groups[].quota": _size,
+    "accounts_groups[].files": _said_files,
+    "accounts_groups[].home_files": _said_files,
+    "accounts_groups[].home_quota": _said_size,
+    "accounts_groups[].quota": _said_size,
+    "accounts_groups[].scratch_quota": _said_size,
     "accounts_remove_after_days": _DAYS,
     "accounts_shell": _shell,
     "accounts_uid_max": _uid,
     "accounts_uid_min": _uid,
     "accounts_users[].email": _email_or_empty,
     "accounts_users[].expires": _day,
+    "accounts_users[].files": _said_files,
     "accounts_users[].full_name": _full_name,
+    "accounts_users[].quota": _said_size,
+    "accounts_users[].scratch_quota": _said_size,
     "accounts_warn_days": _DAYS,
     "docker_package": _word,
     "docker_session_network": _word,
@@ -325,8 +377,22 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "site_https_proxy": _proxy_or_empty,
     "storage_archive_root": _archive_folder,
     "storage_data_root": _folder,
+    "storage_disks[].device": _device,
+    "storage_disks[].file": _disk_file,
+    "storage_disks[].holds[]": _space,
+    "storage_disks[].size": _size,
+    "storage_grace_days": _between(1, 365),
+    "storage_group_files": _at_least(0),
+    "storage_group_quota": _size_or_none,
     "storage_group_root": _group_folder,
+    "storage_home_files": _at_least(0),
+    "storage_home_quota": _size_or_none,
     "storage_home_root": _folder,
+    "storage_scratch_days": _DAYS,
+    "storage_scratch_files": _at_least(0),
+    "storage_scratch_quota": _size_or_none,
+    "storage_scratch_root": _scratch_folder,
+    "storage_soft_percent": _between(50, 100),
 }
 """What a value of the right type has to look like; `name[]` is an element of a list, `name[].key` a key of one."""
 
@@ -485,6 +551,7 @@ def rule_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> I
         if not exists(file):
             yield "site_ca_certificates", f"{file} is not a file here; give certificates of the machine Ansible runs on"
     yield from _folder_problems(values)
+    yield from _disk_problems(values)
     yield from _people_problems(values)
     yield from _door_problems(values)
     yield from _mail_problems(values)
@@ -520,11 +587,36 @@ def _folder_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         "storage_data_root": "data root",
         "storage_group_root": "group root",
         "storage_archive_root": "archive root",
+        "storage_scratch_root": "scratch root",
     }
+    if not values.get("storage_scratch_root"):
+        del roots["storage_scratch_root"]
     for (first, kind), (second, _) in itertools.combinations(roots.items(), 2):
         one, other = (Path(str(values.get(name, name))) for name in (first, second))
         if one == other or one in other.parents or other in one.parents:
             yield second, f"{other} and the {kind} {one} lie in each other; choose separate folders"
+
+
+def _disk_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    holders: dict[str, int] = {}
+    for number, disk in enumerate(values.get("storage_disks", ()), start=1):
+        name = f"storage_disks[{number}]"
+        if ("device" in disk) == ("file" in disk):
+            yield name, "needs either a device or a file; give one of them"
+        elif ("file" in disk) != ("size" in disk):
+            yield f"{name}.size", "goes with a file, and only with that; add or remove it"
+        if not disk["holds"]:
+            yield f"{name}.holds", "empty; say what is on it: home, group, scratch"
+        for kind in disk["holds"]:
+            if kind in holders:
+                yield f"{name}.holds", f"{kind} is on disk {holders[kind]} already; keep one of them"
+            holders.setdefault(kind, number)
+            if values.get(f"storage_{kind}_root") == "":
+                yield f"{name}.holds", f"there is no {kind} without storage_{kind}_root; set it"
+    disks = [disk.get("device") or disk.get("file") for disk in values.get("storage_disks", ())]
+    for place, times in Counter(Path(place).name for place in disks if place).items():
+        if times > 1:
+            yield "storage_disks", f"{place} stands there {times} times; disks and files need different names"
 
 
 def _people_problems(values: Mapping[str, Any]) -> Iterator[Problem]:

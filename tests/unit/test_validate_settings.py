@@ -69,6 +69,97 @@ def test_a_misspelt_name_is_refused_on_each_level(variables: dict[str, Any], lin
     assert problems(variables) == [line]
 
 
+_FILE = {"file": "/srv/homes.img", "size": "20G", "filesystem": "xfs", "holds": ["home"]}
+_DEVICE = {"device": "/dev/sdb", "filesystem": "xfs", "holds": ["group", "scratch"]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"storage_disks": [_FILE, _DEVICE]}, None),
+        ({"storage_home_quota": "none", "storage_scratch_quota": "1T", "storage_home_files": 0}, None),
+        (
+            {"storage_home_quota": "5 apples"},
+            "storage_home_quota: '5 apples' is not a size; write a number and K, M, G or T, such as 4G, or none for no "
+            "limit",
+        ),
+        (
+            {"storage_home_files": "many"},
+            "storage_home_files: 'many' is not a whole number; write it without quotes, such as 0",
+        ),
+        (
+            {"accounts_users": [{"name": "anna", "quota": "5 apples"}]},
+            "accounts_users[1].quota: '5 apples' is not a size; write a number and K, M, G or T, such as 4G, or none "
+            "for no limit",
+        ),
+        (
+            {"accounts_groups": [{"name": "ocean", "home_files": "5 apples"}]},
+            "accounts_groups[1].home_files: '5 apples' is not a number of files; write one such as 100000, or none for "
+            "no limit",
+        ),
+        ({"storage_soft_percent": 40}, "storage_soft_percent: 40 is out of range; it has to be 50 to 100"),
+        ({"storage_grace_days": 0}, "storage_grace_days: 0 is out of range; it has to be 1 to 365"),
+        ({"storage_scratch_days": -1}, "storage_scratch_days: -1 is out of range; it has to be 0 to 36500"),
+        (
+            {"storage_disks": [{**_FILE, "filesystem": "zfs"}]},
+            "storage_disks[1].filesystem: 'zfs' is not one of xfs, ext4, btrfs; did you mean xfs?",
+        ),
+        (
+            {"storage_disks": [{**_FILE, "holds": ["homes"]}]},
+            "storage_disks[1].holds[1]: 'homes' is not one of home, group, scratch; did you mean home?",
+        ),
+        (
+            {"storage_disks": [{**_FILE, "holds": []}]},
+            "storage_disks[1].holds: empty; say what is on it: home, group, scratch",
+        ),
+        ({"storage_disks": [{**_FILE, "sise": "1G"}]}, "storage_disks[1].sise: unknown key; did you mean size?"),
+        (
+            {"storage_disks": [{**_DEVICE, "device": "sdb"}]},
+            "storage_disks[1].device: 'sdb' is not a device; write one below /dev, such as /dev/disk/by-id/…",
+        ),
+        (
+            {"storage_disks": [{**_FILE, "device": "/dev/sdb"}]},
+            "storage_disks[1]: needs either a device or a file; give one of them",
+        ),
+        (
+            {"storage_disks": [{"filesystem": "xfs", "holds": ["home"]}]},
+            "storage_disks[1]: needs either a device or a file; give one of them",
+        ),
+        (
+            {"storage_disks": [{**_DEVICE, "size": "1G"}]},
+            "storage_disks[1].size: goes with a file, and only with that; add or remove it",
+        ),
+        (
+            {"storage_disks": [_FILE, {**_DEVICE, "holds": ["home"]}]},
+            "storage_disks[2].holds: home is on disk 1 already; keep one of them",
+        ),
+        (
+            {"storage_disks": [_DEVICE], "storage_scratch_root": ""},
+            "storage_disks[1].holds: there is no scratch without storage_scratch_root; set it",
+        ),
+        (
+            {"storage_disks": [_FILE, {**_DEVICE, "device": "/dev/mapper/homes.img"}]},
+            "storage_disks: homes.img stands there 2 times; disks and files need different names",
+        ),
+        (
+            {"storage_scratch_root": "/data/scratch"},
+            "storage_scratch_root: /data/scratch and the data root /data lie in each other; choose separate folders",
+        ),
+        (
+            {"storage_home_root": "/srv/labstead/home"},
+            "storage_home_root: '/srv/labstead/home' belongs to the system; choose a folder of its own, such as "
+            "/srv/home",
+        ),
+        (
+            {"storage_disks": [{**_FILE, "file": "/etc/homes.img"}]},
+            "storage_disks[1].file: '/etc/homes.img' is not a usable file; write a path such as /srv/homes.img",
+        ),
+    ],
+)
+def test_disks_and_limits_that_cannot_be_are_refused(variables: dict[str, Any], line: str | None) -> None:
+    assert problems(variables) == ([line] if line else [])
+
+
 @pytest.mark.parametrize("name", ["timezone", "ansible_user", "_hub_own", "monitoring_password"])
 def test_the_sites_own_variables_are_left_alone(name: str) -> None:
     assert problems({name: 1}) == []
@@ -400,7 +491,8 @@ NO_FULL_NAME = "cannot be stored with an account; write it without : , = \\ and 
         ),
         (
             _group(quota="5 apples"),
-            "accounts_groups[1].quota: '5 apples' is not a size; write a number and K, M, G or T, such as 4G",
+            "accounts_groups[1].quota: '5 apples' is not a size; write a number and K, M, G or T, such as 4G, or none "
+            "for no limit",
         ),
         (_group(name="docker"), "accounts_groups: 'docker': the name docker is reserved; please choose another one"),
         (

@@ -1,0 +1,198 @@
+"""What the look at disks makes of what it finds; tests/host has the devices."""
+
+import importlib.util
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _load() -> Any:
+    path = ROOT / "roles" / "preflight" / "library" / "check_disks.py"
+    spec = importlib.util.spec_from_file_location("check_disks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+check = _load()
+KERNEL = {"xfs": None, "ext4": None, "btrfs": None}
+
+
+def _file(path: Path, *command: str) -> Path:
+    """Make a file of 8 MiB, with something in it."""
+    with path.open("wb") as stream:
+        stream.truncate(8 * 2**20)
+    if command:
+        subprocess.run([*command, path], check=True, capture_output=True, timeout=60)
+    return path
+
+
+# The first partition of a master boot record, from https://en.wikipedia.org/wiki/Master_boot_record.
+MBR = bytes(446) + bytes([0, 0, 2, 0, 0x83, 0, 2, 0, 1, 0, 0, 0, 1, 8, 0, 0]) + bytes(48) + b"\x55\xaa"
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("empty", ""),
+        ("ext4", "ext4 (label data)"),
+        ("swap", "swap"),
+        ("mbr", "a partition table (dos)"),
+        ("lvm", "LVM2_member"),
+    ],
+)
+def test_what_is_on_a_disk_is_known_by_its_signs(tmp_path: Path, name: str, there: str) -> None:
+    path = _file(tmp_path / name)
+    if name == "ext4":
+        _file(path, "mkfs.ext4", "-q", "-L", "data")
+    elif name == "swap":
+        _file(path, "mkswap")
+    elif name == "mbr":
+        path.write_bytes(MBR + bytes(8 * 2**20))
+    elif name == "lvm":  # label in the second sector; lib/format_text/layout.h
+        sector = b"LABELONE" + (1).to_bytes(8, "little") + bytes(4) + (32).to_bytes(4, "little") + b"LVM2 001"
+        path.write_bytes(bytes(512) + sector + b"0" * 32 + bytes(8 * 2**20))
+    found = check.signs(str(path))
+    assert bool(found) is (there != "")
+    assert check.what_is_there(found) == there
+
+
+def _disk(where: Path, **more: Any) -> dict[str, Any]:
+    return {"file": str(where), "size": "8M", "filesystem": "ext4", "holds": ["home"], **more}
+
+
+def test_a_file_that_is_not_there_is_to_be_made(tmp_path: Path) -> None:
+    assert check.device_state(_disk(tmp_path / "new")) == ("empty", [])
+
+
+def test_a_file_that_labstead_made_is_used(tmp_path: Path) -> None:
+    made = _file(tmp_path / "ours", "mkfs.ext4", "-q", "-L", "labstead")
+    assert check.device_state(_disk(made)) == ("ours", [])
+    # Made as something else: not what the inventory asks for.
+    state, (line,) = check.device_state(_disk(made, filesystem="btrfs"))
+    assert (state, "holds ext4 (label labstead)" in line) == ("", True)
+
+
+@pytest.mark.parametrize("content", ["ext4", "text", "zeros"])
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "there"
+    if content == "ext4":
+        _file(path, "mkfs.ext4", "-q")
+    else:
+        path.write_bytes(b"my thesis" if content == "text" else bytes(2**20))
+    before = path.read_bytes()
+    state, (line,) = check.device_state(_disk(path))
+    assert state == ""
+    assert line.startswith(f"{path}: holds {'ext4' if content == 'ext4' else 'something'}, and only what is empty")
+    assert line.endswith(f"or remove the file and what is in it: rm {path}")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("/dev/nosuch", "/dev/nosuch: there is no such device; `lsblk` lists those of this machine"),
+        ("/dev/null", "/dev/null: is not a disk; `lsblk` lists those of this machine"),
+    ],
+)
+def test_what_is_no_disk_is_refused(where: str, said: str) -> None:
+    assert check.device_state({"device": where, "filesystem": "xfs", "holds": ["home"]}) == ("", [said])
+
+
+def _probe(root: Path, kind: str = "ext4", problem: str | None = None, **kernel: str) -> dict[str, Any]:
+    mount = {"kind": kind, "source": "/dev/vda1", "point": "/", "device": 1, "problem": problem}
+    return {"folders": {str(root): mount}, "kernel": {**KERNEL, **kernel}}
+
+
+def test_a_folder_that_holds_something_is_never_hidden(tmp_path: Path) -> None:
+    root = tmp_path / "home"
+    (root / "debian").mkdir(parents=True)
+    disks = [_disk(tmp_path / "new")]
+    findings, _ = check.disk_findings(disks, {"home": str(root)}, _probe(root))
+    assert findings == [
+        f"{root}: holds debian, which {tmp_path}/new would hide; move all of it away, run site.yml, and move it back"
+    ]
+    (root / "debian").rmdir()
+    findings, (plan,) = check.disk_findings(disks, {"home": str(root)}, _probe(root))
+    assert findings == []
+    assert plan["state"] == "empty"
+    assert plan["point"] == "/srv/labstead/new"
+    assert plan["folders"] == [{"path": str(root), "folder": "/srv/labstead/new/home"}]
+
+
+def test_a_folder_that_is_a_mount_of_another_disk_is_refused(tmp_path: Path) -> None:
+    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": "/proc"}, _probe(Path("/proc")))
+    assert findings == [
+        f"/proc: is mounted from /dev/vda1 already, not from {tmp_path}/new; leave {tmp_path}/new out of "
+        "storage_disks, or unmount /proc and take it out of /etc/fstab"
+    ]
+
+
+def test_a_kernel_that_cannot_hold_limits_is_found_out_before_anything_is_made(tmp_path: Path) -> None:
+    root = tmp_path / "home"
+    line = "this kernel has no quotas for ext4 (CONFIG_QFMT_V2); boot one that has"
+    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": str(root)}, _probe(root, ext4=line))
+    assert findings == [f"{tmp_path}/new: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem", "units", "line"),
+    [
+        ("ext4", "/r: no quotas; mount it with", [], None),
+        ("btrfs", None, ["bytes"], None),
+        ("xfs", None, ["bytes", "files"], None),
+        (
+            "ext4",
+            "/r: no quotas; mount it with",
+            ["bytes"],
+            "/r: no quotas; mount it with (there are limits in the inventory, storage_home_quota or others)",
+        ),
+        (
+            "btrfs",
+            None,
+            ["bytes", "files"],
+            "/r: btrfs cannot limit files; remove storage_home_files and `files` of people and groups, or use xfs "
+            "or ext4",
+        ),
+    ],
+)
+def test_limits_that_nothing_would_hold_are_refused(
+    kind: str, problem: str | None, units: list[str], line: str | None
+) -> None:
+    found = check.limit_findings([], {"home": "/r"}, {"home": units}, _probe(Path("/r"), kind, problem))
+    assert found == ([line] if line else [])
+
+
+def test_a_scratch_that_somebody_else_filled_is_not_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, accounts = tmp_path / "scratch", tmp_path / "accounts.yml"
+    monkeypatch.setattr(check, "ACCOUNTS", accounts)
+    assert check.scratch_findings(str(root), 7) == check.scratch_findings("", 7) == []
+    (root / "project").mkdir(parents=True)
+    (line,) = check.scratch_findings(str(root), 7)
+    assert line.startswith(f"{root}: holds project already, and files in scratch are removed after 7 days; set")
+    assert check.scratch_findings(str(root), 0) == []
+    # A run with storage_scratch_days: 0 has written this.
+    accounts.write_text(f"home_root: /home\nscratch_root: {root}\nshell: /bin/bash\n")
+    assert check.scratch_findings(str(root), 7) == []
+
+
+def test_a_scratch_in_which_everybody_may_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "ACCOUNTS", tmp_path / "none")
+    for mode in (0o1777, 0o775):
+        tmp_path.chmod(mode)
+        (line,) = check.scratch_findings(str(tmp_path), 0)
+        assert line.startswith(f"{tmp_path}: others than root may write there")
+    tmp_path.chmod(0o755)
+    assert check.scratch_findings(str(tmp_path), 0) == []
+
+
+def test_limits_on_a_disk_that_is_yet_to_be_made_are_fine() -> None:
+    probe = _probe(Path("/r"), "ext4", "/r: no quotas")
+    new = [{"holds": ["home"], "state": "empty", "filesystem": "xfs"}]
+    assert check.limit_findings(new, {"home": "/r"}, {"home": ["bytes", "files"]}, probe) == []
