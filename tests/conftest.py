@@ -19,7 +19,7 @@ from support.person import Person
 
 HERE = Path(__file__).parent
 ORDER = (
-    *("unit", "contract", "host", "browser", "host/test_selfcheck.py", "host/test_reboot.py"),
+    *("unit", "contract", "host", "browser", "kernel", "host/test_selfcheck.py", "host/test_reboot.py"),
     *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
 )
 """Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other."""
@@ -55,7 +55,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Add to the report of a failed test what its hosts logged since shortly before it began."""
     report = yield
     names = set(getattr(item, "fixturenames", ()))
-    if report.failed and names & {"provisioning", "bookworm", "fresh_bookworm"}:
+    # A guest tells of itself (kernel/conftest.py).
+    if report.failed and names & {"provisioning", "bookworm", "fresh_bookworm"} and "appliance" not in names:
         lab = HOSTS["lt13" if "provisioning" in names else "lt12"]
         try:
             logs = lab.machine.logs(_begun.get(item.nodeid, time.time()) - 10)

@@ -156,9 +156,42 @@ def test_sizes_mean_the_same_to_ansible_and_to_the_package() -> None:
 
 
 @pytest.mark.parametrize(
+    "limit",
+    [
+        *("none", "4G", "512M", "1", "0", "0G", "", "4GB", "5 apples", "None", "unlimited", "-1G"),
+        *(0, 1, 4096, -1, 1.5, True),
+    ],
+)
+@pytest.mark.parametrize(("key", "field"), [("quota", "bytes"), ("files", "files")])
+def test_limits_of_people_mean_the_same_to_ansible_and_to_the_package(limit: Any, key: str, field: str) -> None:
+    people = {"users": [{"name": "anna", key: limit}]}
+    try:
+        settings.parse(settings.People, yaml.safe_dump(people), "people.yml")
+        settings.Limit.model_validate({field: limit})
+        fits = True
+    except (BadInput, ValueError):
+        fits = False
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    variables = {"hub_admins": ["jane"], "proxy_hostname": "hub.example.org", "accounts_users": people["users"]}
+    assert (checks.problems_of(variables, checks.load_specs(ROOT / "roles"), lambda _: True) == []) is fits
+
+
+@pytest.mark.parametrize("limit", ["none", "4G", "512M", "1", "0", "0G", "", "4GB", "5 apples", "None", "-1G"])
+def test_limits_of_all_mean_the_same_to_ansible_and_to_the_package(limit: str) -> None:
+    try:
+        settings.Limit.model_validate({"bytes": limit})
+        fits = True
+    except ValueError:
+        fits = False
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    assert (checks.FORMATS["storage_home_quota"](limit) is None) is fits
+
+
+@pytest.mark.parametrize(
     ("role", "variable", "model"),
     [
         ("accounts", "__accounts_settings", settings.Accounts),
+        ("accounts", "__accounts_quotas", settings.Quotas),
         ("accounts", "__accounts_people", settings.People),
         ("sessions", "__sessions_settings", settings.Sessions),
         ("hub", "__hub_settings", settings.Hub),

@@ -15,6 +15,7 @@ def test_after_a_reboot_people_go_on(lab: Lab, participant: Person) -> None:
     for unit in [unit for unit in UNITS if unit != "labstead-gate"] + sockets:  # the gate starts when it is asked
         assert lab.machine.out("systemctl", "is-active", unit) == "active"
     assert lab.machine.out("systemctl", "--failed", "--no-legend", "--plain") == ""
+    lab.machine.run("labstead", "disk", "prove", "/home", "/groups", "/scratch")
     again = lab.person(participant.name)
     again.log_in()
     wait_for("end of the session of before", lambda: not again.server(), 90)

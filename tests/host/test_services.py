@@ -93,11 +93,12 @@ def ask(lab: Lab, method: str, path: str, body: Any = None, user: str = "labstea
 
 BODY = """
 import json, sys
-from labstead import contract, identity, settings
+from labstead import contract, identity, seccomp, settings
 sessions = settings.load_sessions()
-person = identity.look_up(sys.argv[1])
+person = identity.with_folders(identity.look_up(sys.argv[1]), sessions.group_root, sessions.scratch_root)
 image = sessions.images[0].reference
-print(json.dumps(contract.container(person, image, contract.command(["sleep", "1"]), ["A=b"], sessions)))
+cmd = contract.command(["sleep", "1"])
+print(json.dumps(contract.container(person, image, cmd, ["A=b"], sessions, seccomp.load())))
 """
 
 
@@ -143,7 +144,11 @@ CHANGES: dict[str, tuple[list[str], Any, str]] = {
     "capability": (["HostConfig", "CapAdd"], ["SYS_ADMIN"], "CapAdd"),
     "kept capabilities": (["HostConfig", "CapDrop"], [], "CapDrop"),
     "no seccomp": (["HostConfig", "SecurityOpt"], ["no-new-privileges:true", "seccomp=unconfined"], "SecurityOpt"),
+    "Docker's own seccomp": (["HostConfig", "SecurityOpt"], ["no-new-privileges:true"], "SecurityOpt"),
     "new privileges": (["HostConfig", "SecurityOpt"], [], "SecurityOpt"),
+    "room on Docker's disk": (["HostConfig", "ReadonlyRootfs"], False, "ReadonlyRootfs"),
+    "a log without end": (["HostConfig", "LogConfig", "Config", "max-size"], "-1", "LogConfig"),
+    "core files": (["HostConfig", "Ulimits"], [], "Ulimits"),
     "root": (["User"], "0:0", "User"),
     "group docker": (["HostConfig", "GroupAdd"], ["0"], "GroupAdd"),
     "the host's processes": (["HostConfig", "PidMode"], "host", "PidMode"),
@@ -322,6 +327,9 @@ def test_the_accounts_service_tells_root_about_an_account(lab: Lab, participant:
         {"op": "retire", "name": "ADMIN"},
         {"op": "set-group", "name": "new-1", "declared": ["ADMIN"]},
         {"op": "remove-group", "name": "new-1"},
+        {"op": "set-limit", "kind": "home", "name": "ADMIN", "bytes": 1048576},
+        {"op": "follow-limits"},
+        {"op": "show-limits"},
         {"op": "make-canary"},
         {"op": "remove-canary"},
     ],
@@ -350,6 +358,8 @@ def test_the_hub_may_not_ask_for_what_is_roots(lab: Lab, request_: dict[str, Any
         {"op": "check-password", "name": "ADMIN", "password": "x"},
         {"op": "arrive", "name": "new-1", "subject": "https://login.example.org 1"},
         {"op": "retire", "name": "ADMIN"},
+        {"op": "set-limit", "kind": "home", "name": "ADMIN", "bytes": 0},
+        {"op": "show-spaces", "name": "ADMIN"},
     ],
     ids=lambda request: request["op"],
 )

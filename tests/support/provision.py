@@ -48,8 +48,16 @@ SETTINGS: dict[str, Any] = {
     "sessions_memory": "1G",
     "sessions_cpus": 1.0,
     "sessions_pids": 250,
+    "sessions_tmp_size": "256M",
     "sessions_start_timeout": 45,
     "sessions_environment": {"LABSTEAD_TEST": "from the inventory"},
+    "storage_disks": [
+        {"file": "/srv/test.img", "size": "20G", "filesystem": "btrfs", "holds": ["home", "group", "scratch"]}
+    ],
+    "storage_home_quota": "1G",
+    "storage_group_quota": "2G",
+    "storage_scratch_quota": "2G",
+    "storage_scratch_days": 5,
 }
 """Settings of the test hosts; they differ from the defaults, so that a test sees whether they arrive."""
 

@@ -40,7 +40,9 @@ systemctl mask systemd-udevd.service systemd-udev-trigger.service \\
 UNIT = """[Unit]
 Description=Device nodes and control groups of a throwaway host
 DefaultDependencies=no
-Before=sysinit.target docker.service containerd.service
+# Before file systems are mounted, too: some are in files and need a loop device.
+Wants=local-fs-pre.target
+Before=local-fs-pre.target sysinit.target docker.service containerd.service
 
 [Service]
 Type=oneshot
