@@ -4,18 +4,21 @@ The one rule: new content is on the disk before anything old is touched, and not
 """
 
 import os
+import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from labstead_session import room
+_filling = threading.Lock()
+"""Held while a file is filled in its place, so that two who save it at once leave it as one of them meant it."""
 
 
 def beside(path: Path) -> Path:
-    """Name the file that new content is written to first, as Jupyter names its own."""
-    return path.with_name(f".~{path.name}")
+    """Name a file that new content is written to first: another one each time, as two may save a file at once."""
+    return path.with_name(f".~{secrets.token_hex(8)}")
 
 
 def _end(file: IO[Any]) -> None:
@@ -34,39 +37,42 @@ def written(path: Path, *, text: bool = True, encoding: str = "utf-8", newline: 
     lies beside takes its place.
     """
     new, is_there = beside(path), path.exists()
-    new.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(new, flags, 0o600 if is_there else 0o666)
     try:
-        file = os.fdopen(fd, "w", encoding=encoding, newline=newline) if text else os.fdopen(fd, "wb")
-        try:
-            yield file
-            file.flush()
-            os.fsync(fd)
-        finally:
-            _end(file)
-        if is_there:
-            _fill(path, new)
-        else:
-            new.replace(path)
+        with os.fdopen(os.dup(fd), "rb") as content:
+            file = os.fdopen(fd, "w", encoding=encoding, newline=newline) if text else os.fdopen(fd, "wb")
+            try:
+                yield file
+                file.flush()
+                os.fsync(fd)
+            finally:
+                _end(file)
+            if is_there:
+                content.seek(0)
+                with _filling:
+                    _fill(path, content, new)
+            else:
+                new.replace(path)
     finally:
         new.unlink(missing_ok=True)
 
 
-def _fill(path: Path, new: Path) -> None:
-    """Give a file the content of another."""
+def _fill(path: Path, content: IO[bytes], new: Path) -> None:
+    """Give a file new content.
+
+    :param new: the file that holds this content too
+    """
+    target = path.open("wb")
     try:
-        with new.open("rb") as source:
-            target = path.open("wb")
-            try:
-                shutil.copyfileobj(source, target, 2**20)
-                target.flush()
-                os.fsync(target.fileno())
-            finally:
-                _end(target)
-    except OSError as error:
-        if not room.is_lack(error):
-            raise
+        try:
+            shutil.copyfileobj(content, target, 2**20)
+            target.flush()
+            os.fsync(target.fileno())
+        finally:
+            _end(target)
+    except OSError:
+        # The old content is gone: whatever went wrong, what lies beside is all there is.
         shutil.copymode(path, new)
         new.replace(path)
 

@@ -5,10 +5,12 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +139,34 @@ def test_another_error_leaves_the_old_file_too(tmp_path: Path) -> None:
     with pytest.raises(TypeError), whole.written(path, text=False) as file:
         file.write("text")
     assert _files(tmp_path) == {"a": OLD.encode()}
+
+
+def test_two_who_save_at_once_leave_what_one_of_them_meant(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text(OLD, encoding="utf-8")
+    with whole.written(path) as first:
+        first.write("first" * 1000)
+        with whole.written(path) as second:
+            second.write("second")
+        assert path.read_text(encoding="utf-8") == "second"
+    assert _files(tmp_path) == {"a": b"first" * 1000}
+
+
+def test_a_disk_that_fails_half_way_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_text(OLD, encoding="utf-8")
+    path.chmod(0o640)
+
+    def fail(_source: object, target: Any, _length: int) -> None:
+        target.write(NEW[:1].encode())
+        target.flush()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with whole.written(path) as file:
+        file.write(NEW)
+    assert _files(tmp_path) == {"a": NEW.encode()}
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("kind", ["bytes"], indirect=True)
