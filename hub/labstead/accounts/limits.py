@@ -167,7 +167,8 @@ class Limits:
             gone = [row for key, row in spaces.items() if key[0] == kind and key not in used]
             if not gone or root is None or (backend := _able(root)) is None:
                 continue
-            owners = _owners(root, kind)
+            if (owners := _owners(root, kind)) is None:
+                continue
             for row in gone:
                 if row.number not in owners and _forget(backend, Place(homes.removed(root, row.number), row.project)):
                     self._ledger.spaces.remove(row)
@@ -260,7 +261,7 @@ class Limits:
         for disk in self._disks(problems):
             here = [space for space in spaces if disk.has(space)]
             totals = {
-                uid: total([disk.able(space.wanted) for space in theirs])
+                uid: _total(disk, theirs, all_theirs)
                 for uid, all_theirs in written.items()
                 if (theirs := [space for space in all_theirs if disk.has(space)])
             }
@@ -416,6 +417,18 @@ def _refused(words: str) -> AccountRefused:
     return AccountRefused(Refusal.NOT_ALLOWED, words)
 
 
+def _total(disk: _Disk, spaces: Sequence[Space], everywhere: Sequence[Space]) -> Limit:
+    """Give how much somebody may own on a disk.
+
+    :param spaces: theirs on this disk
+    :param everywhere: all of theirs
+    """
+    if any(space.kind == "home" and not space.is_on_disk for space in everywhere):
+        # That home may well lie on this disk, beside the place of homes: it would count, and lock its owner out.
+        return NO_LIMIT
+    return total([disk.able(space.wanted) for space in spaces])
+
+
 def _forget(backend: Backend, place: Place) -> bool:
     try:
         backend.forget(place)
@@ -425,9 +438,16 @@ def _forget(backend: Backend, place: Place) -> bool:
     return True
 
 
-def _owners(root: Path, kind: SpaceKind) -> set[int]:
-    """Give the uids, or gids, whose folders are in a folder."""
-    found = [entry.stat(follow_symlinks=False) for entry in os.scandir(root)]
+def _owners(root: Path, kind: SpaceKind) -> set[int] | None:
+    """Give the uids, or gids, whose folders are in a folder; None where one of them does not say it.
+
+    Somebody may have put a file system of their own (FUSE) over theirs, which root may not look into.
+    """
+    try:
+        found = [entry.stat(follow_symlinks=False) for entry in os.scandir(root)]
+    except OSError as error:
+        log.warning("what is left of old limits below %s stays: %s", root, error)
+        return None
     return {status.st_gid if kind == "group" else status.st_uid for status in found}
 
 
