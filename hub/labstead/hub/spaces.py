@@ -15,7 +15,7 @@ from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
 from tornado import web
 
-from labstead import usage
+from labstead import amounts, usage
 from labstead.accounts.protocol import Space
 from labstead.errors import LabsteadError
 from labstead.names import CANARY
@@ -61,7 +61,7 @@ class Amount:
     @property
     def percent(self) -> int | None:
         """Give the use in percent of the limit, rounded down; None without a limit."""
-        return 100 * self.used // self.limit if self.limit else None
+        return amounts.percent(self.used, self.limit)
 
     @property
     def level(self) -> Level:
