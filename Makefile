@@ -40,8 +40,8 @@ venv: $(TESTS_STAMP) ## make .venv with Ansible, linters and test tools
 demo: $(DEPLOY_STAMP) ## boot a throwaway host and make it a hub
 	@tests/hosts/demo up demo
 
-test: $(TESTS_STAMP) ## run all tests; they boot the throwaway hosts that they need
-	@$(BIN)/pytest tests
+test: $(TESTS_STAMP) ## run all tests, in two processes; they boot the throwaway hosts that they need
+	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup tests
 
 lint: $(TESTS_STAMP) ## run all linters
 	@$(BIN)/ruff check .

@@ -1,12 +1,14 @@
 """Fixtures of all tests, their order, and what a failing one tells.
 
 The rule: hosts are made by the first test that needs one and taken away at the end; LABSTEAD_KEEP=1 leaves them up,
-LABSTEAD_REUSE=1 takes those that an earlier run left up.
+LABSTEAD_REUSE=1 takes those that an earlier run left up. Tests of one host run in one process, in their order; with
+`--numprocesses=2 --dist=loadgroup` the two hosts are worked on side by side.
 """
 
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,8 @@ ORDER = (
     *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
 )
 """Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other."""
+FIXTURES = {"lt13": {"provisioning"}, "lt12": {"bookworm", "fresh_bookworm"}}
+"""By which fixtures a test is known to work on a host."""
 
 HOSTS: dict[str, Lab] = {
     name: Lab(Machine(name, suite), ROOT / ".build" / "tests" / name)
@@ -35,6 +39,19 @@ _measured: list[str] = []
 def _place(item: pytest.Item) -> int:
     path = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
     return max((place for place, prefix in enumerate(ORDER) if path.startswith(prefix)), default=-1)
+
+
+def _host(item: pytest.Item) -> str | None:
+    names = set(getattr(item, "fixturenames", ()))
+    hosts = [host for host, fixtures in FIXTURES.items() if names & fixtures]
+    assert len(hosts) < 2, f"{item.nodeid} works on two hosts, which two processes may work on"
+    return hosts[0] if hosts else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put the tests of one host in one group; when all are collected, pytest-xdist has read the groups already."""
+    if host := _host(item):
+        item.add_marker(pytest.mark.xdist_group(host))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,16 +71,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to the report of a failed test what its hosts logged since shortly before it began."""
     report = yield
-    names = set(getattr(item, "fixturenames", ()))
+    host = _host(item)
     # A guest tells of itself (kernel/conftest.py).
-    if report.failed and names & {"provisioning", "bookworm", "fresh_bookworm"} and "appliance" not in names:
-        lab = HOSTS["lt13" if "provisioning" in names else "lt12"]
+    if report.failed and host and "appliance" not in getattr(item, "fixturenames", ()):
+        lab = HOSTS[host]
         try:
             logs = lab.machine.logs(_begun.get(item.nodeid, time.time()) - 10)
         except Exception as error:  # noqa: BLE001 - the failure itself matters more than its logs
             logs = f"no logs: {error}"
         report.sections.append((f"host {lab.machine.name}", logs))
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand on what was measured to the process that prints it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["measured"] = _measured
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what another process measured."""
+    _measured.extend(getattr(node, "workeroutput", {}).get("measured", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
