@@ -1,25 +1,20 @@
 """A kernel of somebody's session, reached as JupyterLab does: over a WebSocket through the public address."""
 
+import asyncio
 import json
 import ssl
 import subprocess
-import threading
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import requests
-from websockets.sync.client import ClientConnection, connect
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Origin
 
 if TYPE_CHECKING:
     from support.person import Person
-
-
-_HANDSHAKE_SECONDS, _HANDSHAKES = 15, 3
-"""Now and then Jupyter's server leaves a handshake unanswered while it looks for signs of life of the kernel;
-JupyterLab connects again then. No code has been sent by that time."""
 
 
 class CodeFailed(AssertionError):
@@ -45,31 +40,21 @@ class Kernel:
         self._person = person
         self._path = f"/user/{person.name}/api/kernels/{ident}/channels"
 
-    def _open(self) -> ClientConnection:
+    def _connect(self) -> connect:
+        # The asyncio client: the one with threads reads and writes one TLS connection at the same time, which OpenSSL
+        # does not allow; one of a hundred handshakes was lost.
         url = self._person.url + self._path
         cookie = requests.Request("GET", url, cookies=self._person.http.cookies).prepare().headers["Cookie"]
-        context = ssl.create_default_context(cafile=self._person.ca)
         return connect(
             url.replace("https:", "wss:", 1),
-            ssl=context,
-            origin=self._person.url,
+            ssl=ssl.create_default_context(cafile=self._person.ca),
+            origin=Origin(self._person.url),
             additional_headers={"Cookie": cookie},
-            open_timeout=_HANDSHAKE_SECONDS,
+            open_timeout=None,
             close_timeout=5,
             max_size=None,
             proxy=None,
         )
-
-    @contextmanager
-    def _connection(self) -> Iterator[ClientConnection]:
-        for _ in range(_HANDSHAKES - 1):
-            with suppress(TimeoutError):
-                connection = self._open()
-                break
-        else:
-            connection = self._open()
-        with connection:
-            yield connection
 
     def run(self, code: str, seconds: float = 60) -> str:
         """Run code and give what it prints.
@@ -78,35 +63,23 @@ class Kernel:
         :raises KernelDied: when the kernel does not survive it
         :raises Unreachable: when the kernel is not reached, or takes longer
         """
-        result: list[str | BaseException] = []
-
-        def work() -> None:
+        # In a thread: a test with a browser has an event loop in this one.
+        with ThreadPoolExecutor(1) as thread:
             try:
-                result.append(self._run(code, seconds))
-            except BaseException as error:  # noqa: BLE001 - it is raised below
-                result.append(error)
+                return thread.submit(asyncio.run, self._run(code, seconds)).result()
+            except (OSError, WebSocketException) as error:
+                raise Unreachable(f"kernel of {self._person.name}: {error!r}") from error
 
-        # In a thread, as websockets may wait for ever where a handshake is refused in an odd way.
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        thread.join(seconds + _HANDSHAKE_SECONDS * _HANDSHAKES)
-        outcome = result[0] if result else TimeoutError(f"no answer in {seconds:.0f} s")
-        if isinstance(outcome, str):
-            return outcome
-        if isinstance(outcome, CodeFailed | KernelDied):
-            raise outcome
-        raise Unreachable(f"kernel of {self._person.name}: {outcome!r}") from outcome
-
-    def _run(self, code: str, seconds: float) -> str:
+    async def _run(self, code: str, seconds: float) -> str:
         ident = uuid.uuid4().hex
         header = {"msg_id": ident, "msg_type": "execute_request", "username": "", "session": ident, "version": "5.3"}
         content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
         message = {"header": header, "parent_header": {}, "metadata": {}, "channel": "shell", "content": content}
-        printed, deadline = "", time.monotonic() + seconds
-        with self._connection() as connection:
-            connection.send(json.dumps(message))
+        printed = ""
+        async with asyncio.timeout(seconds), self._connect() as connection:
+            await connection.send(json.dumps(message))
             while True:
-                reply = json.loads(connection.recv(timeout=max(deadline - time.monotonic(), 0.01)))
+                reply = json.loads(await connection.recv())
                 kind, content = reply["msg_type"], reply["content"]
                 if kind == "status" and content["execution_state"] in ("restarting", "autorestarting", "dead"):
                     raise KernelDied(content["execution_state"])
