@@ -10,7 +10,7 @@ from support.provision import Run
 MOMENTS = {
     "packages": "pgrep -x dpkg",
     "release": "pgrep -f 'releases/.*[/]pip install'",
-    "disk": "mountpoint --quiet /srv/labstead/test.img",
+    "disk": "mountpoint --quiet /srv/labstead/institute.img",
     "image": "pgrep -f 'docker[ ]build'",
     "admin": "pgrep -f 'labstead[ ]admin seed'",
     "self-check": "docker ps --quiet --filter label=org.labstead.user=labstead-canary | grep .",

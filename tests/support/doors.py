@@ -19,8 +19,16 @@ SENT_OUT = 60
 
 
 def with_authority(authority: Authority) -> dict[str, Any]:
-    """Give the settings of the test hosts with an authority of the institute's to trust."""
-    return {**SETTINGS, "site_ca_certificates": [*site_certificates(), str(authority.path)]}
+    """Give the settings of the test hosts with an authority of the institute's to trust, and a disk of another name.
+
+    Hosts on one machine share its loop devices, and where a file is missing `mount` takes the device of one that bears
+    its name.
+    """
+    return {
+        **SETTINGS,
+        "site_ca_certificates": [*site_certificates(), str(authority.path)],
+        "storage_disks": [{**disk, "file": "/srv/institute.img"} for disk in SETTINGS["storage_disks"]],
+    }
 
 
 def open_doors(lab: Lab, authority: Authority, settings: dict[str, Any], log: str, *words: str) -> Result:
