@@ -41,7 +41,7 @@ demo: $(DEPLOY_STAMP) ## boot a throwaway host and make it a hub
 	@tests/hosts/demo up demo
 
 test: $(TESTS_STAMP) ## run all tests, in two processes; they boot the throwaway hosts that they need
-	@$(BIN)/pytest --numprocesses=2 --dist=loadgroup tests
+	@$(BIN)/pytest --numprocesses=2 tests
 
 lint: $(TESTS_STAMP) ## run all linters
 	@$(BIN)/ruff check .

@@ -2,15 +2,16 @@
 
 The rule: hosts are made by the first test that needs one and taken away at the end; LABSTEAD_KEEP=1 leaves them up,
 LABSTEAD_REUSE=1 takes those that an earlier run left up. Tests of one host run in one process, in their order; with
-`--numprocesses=2 --dist=loadgroup` the two hosts are worked on side by side.
+`--numprocesses=2` the two hosts are worked on side by side.
 """
 
 import time
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from support import lab as labs
 from support.authority import Authority
@@ -19,14 +20,18 @@ from support.lab import Lab, Record
 from support.machine import ROOT, Machine
 from support.person import Person
 
-HERE = Path(__file__).parent
 ORDER = (
     *("unit", "contract", "host", "browser", "kernel", "host/test_selfcheck.py", "host/test_reboot.py"),
     *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
 )
 """Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other."""
+FOLDERS = ("host/", "browser/", "kernel/")
+ON_BOOKWORM = (
+    *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
+)
+"""Tests that need a host are in these folders; which of them work on the one with Debian 12."""
 FIXTURES = {"lt13": {"provisioning"}, "lt12": {"bookworm", "fresh_bookworm"}}
-"""By which fixtures a test is known to work on a host."""
+"""By which fixtures a test gets a host."""
 
 HOSTS: dict[str, Lab] = {
     name: Lab(Machine(name, suite), ROOT / ".build" / "tests" / name)
@@ -36,27 +41,42 @@ _begun: dict[str, float] = {}
 _measured: list[str] = []
 
 
+def _path(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+def _host(path: str) -> str | None:
+    if not path.startswith(FOLDERS):
+        return None
+    return "lt12" if path.startswith(ON_BOOKWORM) else "lt13"
+
+
 def _place(item: pytest.Item) -> int:
-    path = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+    path = _path(item.nodeid)
     return max((place for place, prefix in enumerate(ORDER) if path.startswith(prefix)), default=-1)
 
 
-def _host(item: pytest.Item) -> str | None:
-    names = set(getattr(item, "fixturenames", ()))
-    hosts = [host for host, fixtures in FIXTURES.items() if names & fixtures]
-    assert len(hosts) < 2, f"{item.nodeid} works on two hosts, which two processes may work on"
-    return hosts[0] if hosts else None
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put the tests of one host in one group; when all are collected, pytest-xdist has read the groups already."""
-    if host := _host(item):
-        item.add_marker(pytest.mark.xdist_group(host))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests in their order."""
+    """Put the tests in their order, and refuse one that works on another host than its file says."""
     items.sort(key=_place)
+    for item in items:
+        names, own = set(getattr(item, "fixturenames", ())), _host(_path(item.nodeid))
+        for host, fixtures in FIXTURES.items():
+            if host != own and names & fixtures:
+                raise pytest.UsageError(f"{item.nodeid} works on {host}; see ON_BOOKWORM in tests/conftest.py")
+
+
+class ByHost(LoadScopeScheduling):
+    """Gives all tests of a host to one process, and others to any, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = _path(nodeid)
+        return _host(path) or path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByHost:
+    """Say which process takes which tests."""
+    return ByHost(config, log)
 
 
 # --- logs of failures and measurements
@@ -71,9 +91,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add to the report of a failed test what its hosts logged since shortly before it began."""
     report = yield
-    host = _host(item)
+    host, names = _host(_path(item.nodeid)), set(getattr(item, "fixturenames", ()))
     # A guest tells of itself (kernel/conftest.py).
-    if report.failed and host and "appliance" not in getattr(item, "fixturenames", ()):
+    if report.failed and host and names & FIXTURES[host] and "appliance" not in names:
         lab = HOSTS[host]
         try:
             logs = lab.machine.logs(_begun.get(item.nodeid, time.time()) - 10)
