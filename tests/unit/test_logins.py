@@ -1,8 +1,11 @@
 """Log-ins in the hub's database, and the links with which people set a password once."""
 
+import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import bcrypt
 import pytest
@@ -199,3 +202,17 @@ def test_a_new_password_ends_the_log_ins_of_browsers_and_no_others(db: Session) 
     logins.end_logins(db, "nobody-of-that-name")
     assert user.cookie_id != before
     assert [token.note for token in db.query(orm.APIToken)] == ["program"]
+
+
+# --- the process that root's commands ask
+
+
+def test_what_fails_in_the_database_is_one_line_without_the_statement(
+    db: Session, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db.execute(text("CREATE TRIGGER full BEFORE INSERT ON users_info BEGIN SELECT RAISE(ABORT, 'no room'); END"))
+    db.commit()
+    asked = [{"op": "set-login", "name": "anna", "password": PASSWORD, "replace": True}]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(json.dumps(asked).encode())))
+    assert database.main(url) == 1
+    assert capsys.readouterr().err == "IntegrityError: no room\n"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jupyterhub import dbutil, orm
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from labstead.hub import logins
@@ -86,7 +87,18 @@ def set_login(name: str, password: str, replace: bool, db_url: str | None = None
     return do([SetLogin(name=name, password=password, replace=replace)], db_url)[0].changed
 
 
+def main(db_url: str | None = None) -> int:
+    """Do what is asked on standard input; what goes wrong in the database is one line."""
+    try:
+        replies = do(requests_adapter.validate_json(sys.stdin.buffer.read()), db_url)
+    except DBAPIError as error:
+        # Without the statement and its values: hashes of passwords are among them.
+        sys.stderr.write(f"{type(error.orig).__name__}: {error.orig}\n")
+        return 1
+    sys.stdout.write(replies_adapter.dump_json(replies).decode() + "\n")
+    return 0
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    sys.stdout.write(replies_adapter.dump_json(do(requests_adapter.validate_json(sys.stdin.buffer.read()))).decode())
-    sys.stdout.write("\n")
+    sys.exit(main())
