@@ -2,7 +2,8 @@
 
 Whoever owns a file may take it out of its project, and write on where the project's limit does not reach:
 FS_IOC_FSSETXATTR sets the number itself, FS_IOC_SETFLAGS stops a folder from passing it on, file_setattr(2) does both.
-On btrfs whoever may write in a folder may make a subvolume there, which has no limit. None of it needs a capability.
+On btrfs whoever may write in a folder may make a subvolume there, which has no limit, and who owns one may make it read
+only, so that root cannot delete what is in it. None of it needs a capability.
 
 The one rule: the profile is what this Docker applies of itself, read from a container that it has just started, less
 what stands in FORBIDDEN; and it is put in place only after a container has run with it.
@@ -37,6 +38,7 @@ FORBIDDEN = (
     _iow(0x94, 14, 4096),  # BTRFS_IOC_SUBVOL_CREATE
     _iow(0x94, 23, 4096),  # BTRFS_IOC_SNAP_CREATE_V2
     _iow(0x94, 24, 4096),  # BTRFS_IOC_SUBVOL_CREATE_V2
+    _iow(0x94, 26, 8),  # BTRFS_IOC_SUBVOL_SETFLAGS
 )
 """ioctls that no session may make."""
 FORBIDDEN_CALLS = frozenset({"file_setattr"})
