@@ -18,6 +18,7 @@ from labstead.hub.loginpage import LoginPage
 from labstead.hub.passwords import ChangePasswordAdminHandler, ChangePasswordHandler, InvitationHandler
 from labstead.hub.people import DecisionHandler, OldPeopleHandler, PeopleHandler
 from labstead.hub.spaces import SpacesHandler
+from labstead.hub.tokens import TokensHandler
 
 _BAD_REQUEST = 400
 _UNAVAILABLE = 503
@@ -88,6 +89,7 @@ PAGES: list[tuple[str, type]] = [
     (r"/authorize", OldPeopleHandler),
     (r"/disks", DisksHandler),
     (r"/api/labstead/spaces", SpacesHandler),
+    (r"/api/users/([^/]+)/tokens", TokensHandler),
     (r"/groups", GroupsHandler),
     (r"/groups/([^/]+)", MembersHandler),
     (r"/change-password", ChangePasswordHandler),
