@@ -29,6 +29,7 @@ ESCAPES = {
     "BTRFS_IOC_SUBVOL_CREATE": 0x5000940E,
     "BTRFS_IOC_SNAP_CREATE_V2": 0x50009417,
     "BTRFS_IOC_SUBVOL_CREATE_V2": 0x50009418,
+    "BTRFS_IOC_SUBVOL_SETFLAGS": 0x4008941A,
 }
 EPERM, EBADF, ENOSYS = 1, 9, 38
 
@@ -139,7 +140,11 @@ def test_the_calls_of_32_bit_programs_are_no_way_round(kernel: Kernel) -> None:
 
 def test_the_calls_of_x32_programs_are_no_way_round(kernel: Kernel) -> None:
     numbers = list(ESCAPES.values())
-    assert kernel.value(f"[call(0x40000000 + 514, 99, number, 0) for number in {numbers}]") == [EPERM] * len(numbers)
+    tried = "[call(0x40000000 + 514, 99, number, 0) for number in {}]"
+    # Most kernels have no such calls; then it is they who say so of the number beside it, and not the profile.
+    beside = kernel.value(tried.format([number ^ 1 for number in numbers]))
+    assert beside in ([EBADF] * len(numbers), [ENOSYS] * len(numbers))
+    assert kernel.value(tried.format(numbers)) == [EPERM] * len(numbers)
 
 
 def test_a_subvolume_without_a_limit_is_made_on_the_host_and_not_in_a_session(

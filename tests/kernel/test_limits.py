@@ -15,9 +15,15 @@ from support.machine import wait_for
 
 from .conftest import MIB, QUOTAS, SPACES, Bench
 
-ANNA = "anna-of-the-guest"
+ANNA, BERT = "anna-of-the-guest", "bert-of-the-guest"
+_BREAK_TIME = "/proc/sys/fs/lease-break-time"
 FULL = ("EDQUOT", "ENOSPC")
 """What a full space answers; XFS says ENOSPC of a project, and the disk itself has room."""
+_FOLLOW = """
+from labstead.accounts.client import Client
+print(*Client().follow_limits(adopt=True).problems, sep="\\n")
+"""
+
 kinds = pytest.mark.parametrize("kind", ["home", "group", "scratch"])
 
 
@@ -65,13 +71,13 @@ def test_df_in_the_session_shows_limit_and_use(bench: Bench, session: Session, k
     assert shown["avail"] == shown["size"] - shown["used"]
 
 
-def test_no_way_out_of_a_project_is_open_in_a_session(session: Session) -> None:
+def test_no_way_out_of_a_project_is_open_in_a_session(bench: Bench, session: Session) -> None:
     home = SPACES["home"]
     session.do("sh", f"mkdir {home}/full")
-    tried = session.do("escapes", f"{home}/full")
+    tried = session.do("escapes", f"{home}/full", confined.on_host(bench.guest, BERT, "project", f"/home/{BERT}"))
     # This kernel (6.1) has no file_setattr(2) yet; tests/host tries it on one that has.
     assert {name: told for name, told in tried.items() if told not in ("EPERM", "ENOSYS")} == {}
-    assert len(tried) == 7
+    assert len(tried) == 8
     projects = session.do("projects", f"{home}/full")
     assert projects.keys() == {".", *tried}
     assert set(projects.values()) == {session.do("project", home)} != {0}
@@ -81,7 +87,7 @@ def test_who_leaves_a_project_on_the_host_meets_the_limit_of_the_user(bench: Ben
     """Over ssh and in jobs nothing keeps people from FS_IOC_FSSETXATTR; more than all their spaces they never get."""
     home = SPACES["home"]
     confined.on_host(bench.guest, ANNA, "sh", f"mkdir {home}/full")
-    tried = confined.on_host(bench.guest, ANNA, "escapes", f"{home}/full")
+    tried = confined.on_host(bench.guest, ANNA, "escapes", f"{home}/full", 0)
     assert tried["file-leaves"] == tried["folder-leaves"] == tried["no-inheritance"] == "done", "nothing was tried"
     assert confined.on_host(bench.guest, ANNA, "project", f"{home}/full/file-leaves") == 0
     why, size = confined.on_host(bench.guest, ANNA, "fill_bytes", f"{home}/full/file-leaves")
@@ -92,6 +98,23 @@ def test_who_leaves_a_project_on_the_host_meets_the_limit_of_the_user(bench: Ben
     blocks = bench.guest.out("find", "/srv/disk", "-user", ANNA, "-printf", "%b\n").split()
     assert sum(int(block) * 512 for block in blocks) <= total
     assert session.do("fill_bytes", f"{home}/full-more", MIB)[0] == "EDQUOT"
+
+
+def test_who_counts_for_somebody_else_on_the_host_is_found(bench: Bench) -> None:
+    """Anna's file is in Bert's count: nothing keeps her from that, but whoever follows the limits says so."""
+    guest, path = bench.guest, f"{SPACES['home']}/full"
+    confined.prepare(guest)
+    before = guest.python(_FOLLOW)
+    assert "belong to others" not in before
+    project = confined.on_host(guest, BERT, "project", f"/home/{BERT}")
+    confined.on_host(guest, ANNA, "sh", f"mkdir {path}")
+    assert confined.on_host(guest, ANNA, "escapes", path, project)["file-joins"] == "done"
+    assert confined.on_host(guest, ANNA, "fill_bytes", f"{path}/file-joins", 5 * MIB) == ["none", 5 * MIB]
+    (line,) = (line for line in guest.python(_FOLLOW).splitlines() if "belong to others" in line)
+    assert line.startswith(f"/home/{BERT}: 5M that are counted there belong to others; `")
+    # What it says to run names the file.
+    found = guest.sh(line.split("`")[1]).stdout.splitlines()
+    assert [words.split()[-1] for words in found] == [f"{path}/file-joins"]
 
 
 def test_a_raised_limit_holds_at_once(bench: Bench, session: Session) -> None:
@@ -118,6 +141,92 @@ def test_what_labstead_shows_is_what_there_is(bench: Bench, session: Session) ->
     (home,) = [space for space in shown if space["kind"] == "home"]
     assert (home["used_bytes"], home["used_files"]) == (taken, files)
     assert (home["limit_bytes"], home["limit_files"]) == (QUOTAS["home"]["bytes"], QUOTAS["home"]["files"])
+
+
+# --- folders that were there before limits
+
+
+_BEFORE = """
+useradd --uid 25000 --user-group --no-create-home --shell /bin/bash "$1"
+mkdir --mode=700 "/home/$1"
+cd "/home/$1"
+mkdir -p a/b/c
+echo data | tee one a/two a/b/c/three >/dev/null
+truncate --size=1M a/leased
+mkfifo pipe
+ln one a/b/one-again
+ln -s /etc/passwd link
+ln -s "/home/$2" a/folder-link
+chown --recursive --no-dereference "$1:" .
+"""
+
+_LEASE = """
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1], "rb")
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.pause()
+"""
+
+
+_LEAVE = """
+import sys
+from labstead.accounts.client import Client
+client = Client()
+if sys.argv[1] in {account.name for account in client.accounts()}:
+    client.retire(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def carla(bench: Bench) -> Iterator[str]:
+    """Give somebody of the machine who has a home already, with a lease on a file in it that she does not end."""
+    guest, name = bench.guest, "carla-of-the-guest"
+    guest.sh(_BEFORE, name, BERT)
+    confined.prepare(guest)
+    # A second, so that the test does not wait for the 45 that are usual.
+    usual = guest.out("cat", _BREAK_TIME)
+    lease = f"sysctl --write --quiet fs.lease-break-time=1; nohup setpriv --reuid={name} --clear-groups python3 -c "
+    try:
+        guest.sh(f'{lease}"$1" "/home/{name}/a/leased" </dev/null >/run/lease 2>&1 & echo $! >/run/lease.pid', _LEASE)
+        wait_for("the lease", lambda: guest.run("grep", "held", "/run/lease", check=False).returncode == 0, 30)
+        yield name
+    finally:
+        guest.sh("kill $(cat /run/lease.pid)", check=False)
+        guest.run("sysctl", "--write", "--quiet", f"fs.lease-break-time={usual}")
+        guest.python(_LEAVE, name)
+        guest.sh('userdel "$1"; rm -rf "/home/$1"', name, check=False)
+
+
+def test_a_home_that_was_there_before_is_taken_in_with_all_that_is_in_it(bench: Bench, carla: str) -> None:
+    guest, home = bench.guest, f"/home/{carla}"
+    guest.python("import sys; from labstead.accounts.client import Client; Client().link(sys.argv[1])", carla)
+    assert confined.on_host(guest, carla, "project", home) == 0
+    assert carla not in guest.python(_FOLLOW)
+    project = confined.on_host(guest, carla, "project", home)
+    assert project > 1_000_000_000
+    for path in ("a", "a/b", "a/b/c", "one", "a/two", "a/b/c/three", "a/leased", "a/b/one-again"):
+        assert confined.on_host(guest, carla, "project", f"{home}/{path}") == project, path
+    other = confined.on_host(guest, BERT, "project", f"/home/{BERT}")
+    assert other not in (0, project)
+    # What was there counts, what comes later too, and the names of one file still are one file's.
+    (_, files, inodes), limit = _told(guest, carla), QUOTAS["home"]
+    assert files == inodes
+    assert limit["files"] > files
+    why, _ = confined.on_host(guest, carla, "fill_bytes", f"{home}/a/b/c/full")
+    assert why in FULL
+    assert 0.95 * limit["bytes"] < used(guest, home)[0] <= limit["bytes"]
+    assert guest.out("stat", "--format=%h", f"{home}/one") == "2"
+
+
+def _told(guest: Guest, name: str) -> tuple[int, int, int]:
+    """Give bytes and files that labstead shows of a home, and the files that are there and have a project."""
+    (space,) = [
+        space for space in json.loads(guest.out("labstead", "quota", "show", name, "--json")) if space["kind"] == "home"
+    ]
+    kinds = guest.out("find", f"/home/{name}", "-type", "f,d", "-printf", "%i\n").split()
+    return space["used_bytes"], space["used_files"], len(set(kinds))
 
 
 # --- soft limits

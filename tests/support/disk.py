@@ -29,6 +29,10 @@ class Disk:
         self.user_limits: dict[int, Limit] = {}
         self.soft: dict[int, Limit] = {}
         self.grace_days = 0
+        self.owned: dict[int, int] = {}
+        """Bytes that people own, by uid."""
+        self.taken: set[int] = set()
+        """Projects that count something which no test has made."""
         self.forgotten: list[int] = []
         self.calls: list[str] = []
         self._held: dict[Path, tuple[int, int]] = {}
@@ -37,8 +41,9 @@ class Disk:
     # --- what tests say and ask
 
     def fill(self, path: Path, size: int, files: int = 1) -> None:
-        """Say what a folder holds."""
+        """Say what a folder holds, all of which is its owner's."""
         self._held[path] = (size, files)
+        self.owned[path.stat().st_uid] = size
 
     def limit(self, path: Path) -> Limit:
         """Give the limit that holds a folder."""
@@ -56,6 +61,9 @@ class Disk:
     def make(self, place: Place) -> None:
         place.path.mkdir(mode=0o700)
         self._projects[os.lstat(place.path).st_ino] = place.project
+
+    def is_used(self, project: int) -> bool:
+        return project in self.taken
 
     def adopt(self, place: Place) -> bool:
         if self.is_place(place):
@@ -78,7 +86,10 @@ class Disk:
         if self.broken:
             raise DiskError(self.broken)
         there = [place for place in places if self.is_place(place)]
-        users = {uid: Use(0, 0, limit, self.soft.get(uid, NO_LIMIT)) for uid, limit in self.user_limits.items()}
+        users = {
+            uid: Use(self.owned.get(uid, 0), 0, self.user_limits.get(uid, NO_LIMIT), self.soft.get(uid, NO_LIMIT))
+            for uid in self.user_limits.keys() | self.owned.keys()
+        }
         return Report({place.project: self._use(place) for place in there}, users)
 
     def _use(self, place: Place) -> Use:

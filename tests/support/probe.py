@@ -68,10 +68,11 @@ def projects(folder: str) -> dict[str, int]:
     return {".": project(folder), **{path.name: project(str(path)) for path in Path(folder).iterdir()}}
 
 
-def _leave(file: int, upper: int) -> str:
-    """Take a file or folder out of its project."""
+def _move(file: int, project: int, upper: int = 0) -> str:
+    """Give a file or folder to another project; 0 is none."""
     flags, extent, extents, _, cow = _project_of(file)
-    return _ioctl(file, upper | FSSETXATTR, ctypes.create_string_buffer(_FSXATTR.pack(flags, extent, extents, 0, cow)))
+    argument = ctypes.create_string_buffer(_FSXATTR.pack(flags, extent, extents, project, cow))
+    return _ioctl(file, upper | FSSETXATTR, argument)
 
 
 def _stop_inheritance(file: int, number: int) -> str:
@@ -90,15 +91,18 @@ def _by_file_setattr(path: str) -> str:
     return _call(_FILE_SETATTR, *words)
 
 
-def escapes(folder: str) -> dict[str, str]:
+def escapes(folder: str, other: int) -> dict[str, str]:
     """Try all ways out of a folder's project, each with a file or folder of its own; tell what came of each.
 
     Those of which the kernel says that they were done have their names below the folder.
+
+    :param other: somebody else's project, to be counted there
     """
     tries: dict[str, tuple[str, Callable[[int], str]]] = {
-        "file-leaves": ("file", lambda file: _leave(file, 0)),
-        "file-leaves-upper": ("file", lambda file: _leave(file, _UPPER)),
-        "folder-leaves": ("folder", lambda file: _leave(file, 0)),
+        "file-leaves": ("file", lambda file: _move(file, 0)),
+        "file-leaves-upper": ("file", lambda file: _move(file, 0, _UPPER)),
+        "file-joins": ("file", lambda file: _move(file, other)),
+        "folder-leaves": ("folder", lambda file: _move(file, 0)),
         "no-inheritance": ("folder", lambda file: _stop_inheritance(file, SETFLAGS)),
         "no-inheritance-upper": ("folder", lambda file: _stop_inheritance(file, _UPPER | SETFLAGS)),
         "no-inheritance-32": ("folder", lambda file: _stop_inheritance(file, SETFLAGS_32)),

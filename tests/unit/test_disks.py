@@ -13,7 +13,7 @@ import pytest
 
 from labstead import disks
 from labstead.disks import btrfs, probe, proof, quotas
-from labstead.disks.backend import NO_LIMIT, DiskError, Limit, Place, Soft
+from labstead.disks.backend import NO_LIMIT, DiskError, Limit, NotNow, Place, Soft
 from labstead.disks.other import Other
 from labstead.disks.quotas import Quotas
 
@@ -43,6 +43,15 @@ def test_the_mount_of_a_folder_is_in_mountinfo(number: int, mount: probe.Mount) 
 def test_a_mount_that_is_gone_is_not_taken_for_another() -> None:
     with pytest.raises(LookupError):
         probe.parse_mount(MOUNTINFO, 2)
+
+
+def test_names_of_mounts_are_read_as_the_kernel_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It escapes blanks and newlines alone; anybody may mount something of theirs at any other name."""
+    names = ("jürgen", "our homes", "end\u2028of line", "carriage\rreturn", "\udcff")
+    lines = [f"29 1 0:27 / /home/{name.replace(' ', chr(92) + '040')} rw - fuse x rw\n" for name in names]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: os.fsencode("".join(lines)))
+    assert probe.mount_points() == [Path("/home", name) for name in names]
+    assert probe.parse_mount(probe._mountinfo(), 29).point == "/home/jürgen"
 
 
 def test_a_folder_that_is_missing_is_said_so(tmp_path: Path) -> None:
@@ -389,9 +398,98 @@ def test_a_folder_that_is_moved_out_ends_the_walk(
         return done(handle, project, inherit)
 
     monkeypatch.setattr(quotas, "_set_project", move)
-    with pytest.raises(DiskError, match="anna: folders were moved meanwhile; try again"):
-        _backend(tmp_path).adopt(Place(home, 7))
+    assert _backend(tmp_path).adopt(Place(home, 7)) is True
     assert projects.have(outside) is projects.have(outside / "inner") is None
+
+
+def test_folders_that_are_moved_for_ever_keep_no_limit_away(
+    projects: _Projects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "here/a/b").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    inode = (tmp_path / "here/a/b").stat().st_ino
+    done = projects.set
+
+    def move(handle: int, project: int, inherit: bool) -> bool:
+        if os.fstat(handle).st_ino == inode:
+            here, there = sorted((tmp_path / "here", tmp_path / "there"), key=lambda path: not (path / "a").exists())
+            (here / "a").rename(there / "a")
+        return done(handle, project, inherit)
+
+    monkeypatch.setattr(quotas, "_set_project", move)
+    place = Place(tmp_path, 7)
+    with pytest.raises(DiskError, match="not all of it is counted: folders in it are moved all the time"):
+        _backend(tmp_path).adopt(place)
+    assert _backend(tmp_path).is_place(place)
+    assert projects.have(tmp_path / "file") == (7, False)
+
+
+#: Holds a lease on a file until its input ends; one that is asked for gives it back.
+LEASE = """
+import fcntl, signal, sys
+file = open(sys.argv[1], "rb")
+give_back = lambda *_: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+signal.signal(signal.SIGIO, give_back if sys.argv[2] == "polite" else signal.SIG_IGN)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("manner", ["polite", "stubborn"])
+def test_a_leased_file_is_waited_for_and_keeps_no_limit_away(
+    projects: _Projects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manner: str
+) -> None:
+    home = tmp_path / "anna"
+    home.mkdir()
+    for name in ("leased", "plain"):
+        (home / name).touch()
+    place = Place(home, 7)
+    if manner == "stubborn":
+        monkeypatch.setattr(quotas, "_LEASE_SECONDS", 0)
+    command = [sys.executable, "-c", LEASE, str(home / "leased"), manner]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        if manner == "polite":
+            assert _backend(tmp_path).adopt(place) is True
+        else:
+            with pytest.raises(DiskError, match=r"anna: not all of it is counted: .* leases on files in it \(1\)"):
+                _backend(tmp_path).adopt(place)
+        holder.communicate(timeout=30)
+    assert projects.have(home / "leased") == ((7, False) if manner == "polite" else None)
+    assert projects.have(home / "plain") == (7, False)
+    assert _backend(tmp_path).is_place(place)
+
+
+def test_a_place_that_cannot_be_read_keeps_no_other_from_being_counted(
+    projects: _Projects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = [Place(tmp_path / name, number) for number, name in enumerate(("anna", "bert"), 7)]
+    for place in places:
+        place.path.mkdir()
+        projects.of[place.path.stat().st_ino] = (place.project, True)
+    broken = places[0].path.stat().st_ino
+
+    def project(handle: int) -> tuple[int, bool]:
+        if os.fstat(handle).st_ino == broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return projects.of[os.fstat(handle).st_ino]
+
+    def nothing(*_: object) -> None:
+        raise OSError(errno.ENOENT, "")
+
+    monkeypatch.setattr(quotas, "_project", project)
+    monkeypatch.setattr(probe, "quotactl", nothing)
+    assert _backend(tmp_path).report(places).places.keys() == {8}
+
+
+def test_a_folder_of_a_ledger_that_is_lost_is_taken_in(projects: _Projects, tmp_path: Path) -> None:
+    projects.of[tmp_path.stat().st_ino] = (1_000_000_042, True)
+    place = Place(tmp_path, 1_000_000_007)
+    assert _backend(tmp_path).adopt(place) is True
+    assert _backend(tmp_path).is_place(place)
 
 
 def test_a_folder_of_somebody_elses_project_is_left_alone(projects: _Projects, tmp_path: Path) -> None:
@@ -467,6 +565,24 @@ def test_being_stopped_is_not_enough(
 
 
 @only_root
+def test_a_disk_that_is_too_full_for_a_proof_is_no_disk_without_limits(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = _Folder(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(proof, "_ROOM", 2**80)
+        with pytest.raises(NotNow, match="too full to try whether limits hold"), proof.proof_place(backend):
+            pytest.fail("went on")
+
+    def full(_place: Place) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backend, "make", full)
+    with pytest.raises(NotNow, match="No space left"), proof.proof_place(backend):
+        pytest.fail("went on")
+
+
+@only_root
 def test_the_proof_removes_what_a_killed_one_left(root: Path) -> None:
     (root / ".labstead-proof/sub").mkdir(parents=True)
     with proof.proof_place(_Folder(root)) as place:
@@ -500,6 +616,20 @@ def test_limits_on_btrfs_are_those_of_subvolumes(commands: list[tuple[str, ...]]
         ("qgroup", "limit", "none", f"{tmp_path}/bert"),
     ]
     assert (backend.kind, backend.counts_files, backend.counts_users) == ("btrfs", False, False)
+
+
+def test_a_subvolume_that_cannot_be_read_keeps_no_other_from_being_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def subvolume(folder: Path) -> int:
+        if folder.name == "anna":
+            raise OSError(errno.EIO, "Input/output error")
+        return 257
+
+    monkeypatch.setattr(btrfs, "_subvolume", subvolume)
+    monkeypatch.setattr(btrfs, "_btrfs", lambda *_: "0/257 16384 16384 none\n")
+    places = [Place(tmp_path / "anna", 7), Place(tmp_path / "bert", 8)]
+    assert btrfs.Btrfs(tmp_path, 1, None).report(places).places.keys() == {8}
 
 
 def test_a_plain_folder_on_btrfs_is_not_taken_for_one_with_a_limit(tmp_path: Path) -> None:
@@ -536,7 +666,7 @@ def test_what_btrfs_complains_of_is_told_in_one_line() -> None:
 def test_two_proofs_at_once_are_not_taken_for_limits(root: Path) -> None:
     with (
         proof.proof_place(_Folder(root)),
-        pytest.raises(DiskError, match="somebody else tries at this moment"),
+        pytest.raises(NotNow, match="somebody else tries at this moment"),
         proof.proof_place(_Folder(root)),
     ):
         pytest.fail("both went on")

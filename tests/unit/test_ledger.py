@@ -250,7 +250,21 @@ def test_what_was_said_of_somebody_who_left_is_forgotten(ledger: Ledger) -> None
     ledger.spaces.note_writers({uid: [group.id]})
     ledger.groups.retire(group)
     assert ledger.spaces.said("group", group.gid) == Limit()
-    assert ledger.spaces.member_limits() == ledger.spaces.writers() == {}
+    assert ledger.spaces.member_limits() == {}
+    # Their files in its folder are theirs until that is gone.
+    assert ledger.spaces.writers_of_retired() == {group.gid: {uid}}
+    ledger.spaces.forget_writers(group.gid)
+    assert ledger.spaces.writers_of_retired() == ledger.spaces.writers() == {}
+
+
+def test_a_space_gets_a_project_above_all_that_were_given(ledger: Ledger) -> None:
+    ledger.spaces.set_limit("home", 20000, Limit(bytes=5, files=7))
+    ledger.spaces.remove(ledger.spaces.ensure("home", 20001))
+    moved = ledger.spaces.renumber(ledger.spaces.ensure("home", 20000), 4)
+    assert moved == ledger.spaces.find("home", 20000)
+    assert (moved.project, moved.said) == (1_000_000_006, Limit(bytes=5, files=7))
+    ledger.spaces.remove(moved)
+    assert ledger.spaces.ensure("home", 20000).project == 1_000_000_007
 
 
 def test_a_migration_that_was_cut_off_is_done_again(tmp_path: Path) -> None:

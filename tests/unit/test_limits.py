@@ -1,22 +1,27 @@
 """Which limits hold for whom, and how a disk is made to follow."""
 
 import errno
+import functools
 import io
 import logging
 import os
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labstead import settings
-from labstead.accounts import limits, protocol
+from labstead.accounts import homes, limits, protocol
 from labstead.accounts.client import Client
 from labstead.accounts.spaces import effective, total
-from labstead.disks.backend import NO_LIMIT, DiskError, Limit, Soft
+from labstead.disks import probe
+from labstead.disks.backend import NO_LIMIT, DiskError, Limit, Place, Report, Soft
 from labstead.errors import AccountRefused
 from support.disk import Disk
 from support.office import Office
+from support.unix import Unix
 
 G = 2**30
 SAID = settings.Limit
@@ -117,6 +122,88 @@ def test_who_left_a_group_is_not_held_by_what_they_made_there(site: Office) -> N
     assert site.disk.user_limits[uid(site, "anna")] == Limit(bytes=60 * G)
 
 
+def test_who_wrote_to_a_removed_group_is_held_no_tighter_while_its_folder_is_archived(site: Office) -> None:
+    """That takes hours, or days where it fails; what they have there counts against them until then."""
+    site.run("user", "add", "anna")
+    site.run("group", "add", "ocean", "--members", "anna")
+    number, group = uid(site, "anna"), site.group("ocean")
+    Client().remove_group("ocean")
+    left = homes.removed(site.folder / "groups", group.gid)
+    assert left.is_dir()
+    for _ in range(2):
+        site.service.handle(protocol.OpenSession(name="anna"))
+        Client().follow_limits()
+        assert site.disk.user_limits[number] == Limit(bytes=160 * G)
+        left = left.replace(left.with_name(f".archived-{group.gid}"))
+    # More is more all the same.
+    site.run("quota", "set", "anna", "150G")
+    assert site.disk.user_limits[number] == Limit(bytes=200 * G)
+    left.rmdir()
+    site.service.handle(protocol.OpenSession(name="anna"))
+    assert site.disk.user_limits[number] == Limit(bytes=200 * G)
+    Client().follow_limits()
+    assert site.disk.user_limits[number] == Limit(bytes=200 * G)
+    site.run("quota", "set", "anna", "default")
+    assert site.disk.user_limits[number] == Limit(bytes=60 * G)
+    assert site.service._ledger.spaces.writers() == {}
+
+
+def test_a_folder_of_groups_that_cannot_be_read_keeps_no_limit_from_being_set(
+    site: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("anna", "bert"):
+        site.run("user", "add", name)
+    site.run("group", "add", "ocean", "--members", "anna")
+    Client().remove_group("ocean")
+
+    def glob(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "glob", glob)
+    site.set_quotas(home={"bytes": "7G"})
+    assert "home of bert: 7G" in site.run("apply").stdout
+
+
+def test_whose_limits_hold_in_sessions_alone_is_told(site: Office) -> None:
+    """Who may own any amount on a disk is held by projects alone, which the owner of a file can leave by ssh."""
+    for name in ("anna", "bert", "carla", "dora"):
+        site.run("user", "add", name)
+    Client().make_canary()
+    site.run("group", "add", "ocean", "--members", "anna")
+    assert site.run("apply").stderr == ""
+    # For one person it is what an administrator wants.
+    site.run("quota", "set", "bert", "none")
+    assert site.run("apply").stderr == ""
+    site.run("quota", "set", "ocean", "none", "--group")
+    line = "limits of anna hold in sessions alone, as on the same disk there is no limit for the folder of ocean"
+    assert site.run("apply").stderr == f"labstead: {site.folder}: {line}\n"
+    site.set_quotas(home={"bytes": "10G"}, group={"bytes": "100G"})
+    line = (
+        "limits of anna, carla, dora hold in sessions alone, as on the same disk there is no limit for scratch, the "
+        "folder of ocean"
+    )
+    assert site.run("apply").stderr == f"labstead: {site.folder}: {line}\n"
+    # It is advice: no mail says it each night.
+    assert Client().follow_limits(adopt=True).problems == ()
+    site.run("quota", "set", "bert", "default")
+    assert "anna, bert, carla and 1 more hold in sessions alone" in site.run("apply").stderr
+    # Nobody who asks for something else is told.
+    assert site.run("quota", "set", "dora", "20G").stderr == ""
+
+
+def test_what_others_count_for_somebody_is_told(site: Office) -> None:
+    for name in ("anna", "bert"):
+        site.run("user", "add", name)
+        site.disk.fill(site.folder / "home" / name, 3 * G)
+    number = uid(site, "anna")
+    site.disk.owned.update({number: 3 * G - 2**20, uid(site, "bert"): 5 * G})
+    assert site.run("apply").stderr == ""
+    site.disk.owned[number] = G
+    (line,) = site.run("apply").stderr.splitlines()
+    assert line.startswith(f"labstead: {site.folder}/home/anna: 2G that are counted there belong to others; `find ")
+    assert f" ! -uid {number} -exec lsattr -pd {{}} + | grep 10000000" in line
+
+
 def test_btrfs_counts_neither_users_nor_files(site: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     site.disk = Disk(site.folder, "btrfs")
     site.disk.stand_in(monkeypatch)
@@ -204,6 +291,26 @@ def test_what_cannot_be_taken_in_is_told_and_is_in_nobodys_way(site: Office) -> 
     site.service.handle(protocol.OpenSession(name="staffer"))
 
 
+def test_what_is_not_taken_in_whole_is_told(site: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its limit all the same."""
+    site.add_staff("staffer", 5000)
+    site.run("user", "link", "staffer")
+    real = site.disk.adopt
+
+    def adopt(place: Place) -> bool:
+        if real(place):
+            raise DiskError(f"{place.path}: not all of it is counted")
+        return False
+
+    monkeypatch.setattr(site.disk, "adopt", adopt)
+    result = site.run("apply")
+    assert (result.stdout, result.stderr) == (
+        "home of staffer: 10G\n",
+        f"labstead: {site.folder}/home/staffer: not all of it is counted\n",
+    )
+    assert home(site, "staffer") == Limit(bytes=10 * G)
+
+
 def test_a_home_somewhere_else_is_not_labsteads_to_limit(site: Office) -> None:
     elsewhere = site.folder / "elsewhere" / "staffer"
     elsewhere.mkdir(parents=True)
@@ -222,9 +329,10 @@ def test_a_home_somewhere_else_is_not_labsteads_to_limit(site: Office) -> None:
 
 
 def test_a_disk_that_holds_no_limits_keeps_nobody_out(site: Office, journal: io.StringIO) -> None:
-    site.disk.broken = "the disk is mounted without quotas"
     site.run("user", "add", "anna")
-    site.service.handle(protocol.OpenSession(name="anna"))
+    site.disk.broken = "the disk is mounted without quotas"
+    for _ in range(2):
+        site.service.handle(protocol.OpenSession(name="anna"))
     assert journal.getvalue().count("limits do not hold: the disk is mounted without quotas") == 2
     assert Client().spaces("anna")[0].used_bytes is None
     assert "mounted without quotas" in site.run("quota", "set", "anna", "1G", code=2).stderr
@@ -261,6 +369,41 @@ def test_whatever_goes_wrong_keeps_nobody_out(site: Office, monkeypatch: pytest.
 
     monkeypatch.setattr(site.disk, "report", fail)
     site.service.handle(protocol.OpenSession(name="anna"))
+
+
+def test_nothing_is_made_where_the_disk_of_its_limit_is_not_mounted(site: Office) -> None:
+    """It would lie on the disk below, without a limit, and be hidden as soon as the right one is there."""
+    site.disk.broken = "ext4 on /dev/sda1 is mounted at / without quotas"
+    for words in (("user", "add", "anna"), ("group", "add", "ocean")):
+        said = site.run(*words, code=1).stderr
+        assert "cannot hold its limit; is its file system mounted? (ext4 on /dev/sda1 is mounted at / without" in said
+    assert [*(site.folder / "home").iterdir(), *(site.folder / "groups").iterdir()] == []
+    assert Client().accounts() == Client().groups() == ()
+    site.disk.broken = None
+    site.run("user", "add", "anna")
+    site.run("group", "add", "ocean")
+    assert home(site, "anna") == Limit(bytes=10 * G)
+    site.disk.broken = "no disk for limits"
+    site.set_quotas()
+    site.run("user", "add", "bert")
+    assert (site.folder / "home" / "bert").is_dir()
+
+
+def test_a_project_that_counts_something_is_nobody_elses(site: Office) -> None:
+    """As when the ledger is of last night and the disk of today."""
+    site.disk.taken = set(range(1_000_000_001, 1_000_000_040))
+    site.run("user", "add", "anna")
+    site.run("group", "add", "ocean")
+    projects = {project for project, limit in site.disk.limits.items() if limit != NO_LIMIT}
+    assert len(projects) == 3
+    assert not projects & site.disk.taken
+    assert home(site, "anna") == Limit(bytes=10 * G)
+
+
+def test_a_disk_whose_projects_are_all_taken_keeps_nobody_out(site: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.disk, "is_used", lambda _: True)
+    site.run("user", "add", "anna")
+    assert home(site, "anna") == Limit(bytes=10 * G)
 
 
 def test_a_home_is_made_where_the_disk_cannot_make_a_place(site: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,12 +451,113 @@ def test_what_somebody_put_in_the_place_of_scratch_stays(site: Office, what: str
 
 def test_scratch_is_not_made_on_a_disk_that_cannot_hold_its_limit(site: Office) -> None:
     """Its own is not mounted, most likely, and what is under it is the machine's."""
-    site.disk.broken = "no quotas"
     site.run("user", "add", "anna")
+    (site.folder / "scratch" / "anna").rmdir()
+    site.disk.broken = "no quotas"
+    site.service.handle(protocol.OpenSession(name="anna"))
     assert not (site.folder / "scratch" / "anna").exists()
+    # Also where only she has a limit.
+    site.disk.broken = None
+    site.set_quotas()
+    site.run("quota", "set", "anna", "1G", "--scratch")
+    site.disk.broken = "no quotas"
+    site.service.handle(protocol.OpenSession(name="anna"))
+    assert not (site.folder / "scratch" / "anna").exists()
+    site.disk.broken = None
+    site.service.handle(protocol.OpenSession(name="anna"))
+    assert site.disk.limit(site.folder / "scratch" / "anna") == Limit(bytes=G)
+
+
+class Watched:
+    """A lock that says when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.asked = threading.Event()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        self.asked.set()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def run_beside(self, work: Callable[[], object]) -> threading.Thread:
+        """Start something, which is done or waits for the lock when this returns."""
+        self.asked.clear()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while thread.is_alive() and not self.asked.wait(0.01):
+            pass
+        return thread
+
+
+def test_two_sessions_at_once_make_one_scratch(
+    site: Office, monkeypatch: pytest.MonkeyPatch, journal: io.StringIO
+) -> None:
+    site.run("user", "add", "anna")
+    account, folder = site.account("anna"), site.folder / "scratch" / "anna"
+    folder.rmdir()
+    limits_of = site.service._limits
+    lock = Watched()
+    monkeypatch.setattr(limits_of, "_folders", lock)
+    real, first, others = Unix.chown, threading.current_thread(), list[threading.Thread]()
+
+    def chown(unix: Unix, path: Path, uid: int, gid: int, **kwargs: Any) -> None:
+        if threading.current_thread() is first and not others:
+            others.append(lock.run_beside(lambda: limits_of.follow_person(account)))
+        real(unix, path, uid, gid, **kwargs)
+
+    monkeypatch.setattr(homes.os, "chown", functools.partial(chown, site.unix))
+    limits_of.follow_person(account)
+    (other,) = others
+    other.join(30)
+    assert not other.is_alive()
+    assert folder.stat().st_uid == account.uid
+    assert [path.name for path in (site.folder / "scratch").iterdir()] == ["anna"]
+    assert journal.getvalue() == ""
+
+
+def test_who_was_removed_meanwhile_gets_no_scratch(site: Office) -> None:
+    site.run("user", "add", "anna")
+    account = site.account("anna")
+    site.run("user", "remove", "anna", "--delete-files", "--yes")
+    site.service._limits.follow_person(account)
+    assert list((site.folder / "scratch").iterdir()) == []
 
 
 # --- who leaves
+
+
+def test_who_leaves_while_limits_of_all_are_set_has_none_afterwards(
+    site: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_staff("staffer", 5000)
+    site.run("user", "link", "staffer")
+    site.run("apply")
+    site.set_quotas(home={"bytes": "20G"}, group={"bytes": "1G"}, scratch={"bytes": "1G"})
+    lock = Watched()
+    monkeypatch.setattr(site.service._limits, "_lock", lock)
+    real, others = site.disk.report, list[threading.Thread]()
+
+    def report(places: Iterable[Place]) -> Report:
+        if not others:
+            others.append(lock.run_beside(lambda: Client().retire("staffer")))
+        return real(places)
+
+    monkeypatch.setattr(site.disk, "report", report)
+    Client().follow_limits()
+    (other,) = others
+    other.join(30)
+    assert not other.is_alive()
+    assert site.disk.user_limits[5000] == NO_LIMIT
+    assert home(site, "staffer") == NO_LIMIT
 
 
 def test_who_leaves_takes_limits_and_scratch_along(site: Office) -> None:
@@ -326,6 +570,26 @@ def test_who_leaves_takes_limits_and_scratch_along(site: Office) -> None:
     assert len(site.disk.forgotten) == 2
     assert list((site.folder / "scratch").iterdir()) == list((site.folder / "home").iterdir()) == []
     assert Client().limits() == ()
+
+
+def test_who_leaves_a_home_that_cannot_be_read_has_no_limit_either(
+    site: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_staff("staffer", 5000)
+    site.run("user", "link", "staffer")
+    site.run("apply")
+    assert site.disk.user_limits[5000] == Limit(bytes=60 * G)
+    real = site.disk.is_place
+
+    def is_place(place: Place) -> bool:
+        if place.path.parent.name == "home":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(place)
+
+    monkeypatch.setattr(site.disk, "is_place", is_place)
+    Client().retire("staffer")
+    assert site.disk.user_limits[5000] == NO_LIMIT
+    assert site.disk.limit(site.folder / "scratch" / "staffer") == NO_LIMIT
 
 
 def test_who_is_linked_keeps_all_but_the_limits(site: Office) -> None:
@@ -411,13 +675,8 @@ def test_what_is_mounted_in_the_place_of_a_home_is_another_disk(
     site: Office, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     site.run("user", "add", "anna")
-    real = Path.read_text
     mounts = f"29 1 0:27 / {tmp_path}/home/anna rw - nfs4 server:/anna rw\n"
-
-    def read_text(path: Path, **kwargs: str) -> str:
-        return mounts if path == Path("/proc/self/mountinfo") else real(path, **kwargs)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(probe, "_mountinfo", lambda: mounts)
     assert [(space.kind, space.file_system) for space in Client().spaces("anna")] == [
         ("home", "other"),
         ("scratch", "xfs"),

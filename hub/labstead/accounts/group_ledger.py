@@ -77,9 +77,12 @@ class GroupLedger:
         self._db.write("UPDATE folder_group SET state = 'active' WHERE id = ?", group.id)
 
     def retire(self, group: GroupRow) -> None:
-        """End a group: its number stays given, who was in it and what it said of limits is forgotten."""
+        """End a group: its number stays given, who was in it and what it said of limits is forgotten.
+
+        Who may have files in its folder is known until that is gone; see `SpaceLedger.writers_of_retired`.
+        """
         with self._db.transaction():
-            for table in ("member", "manager", "member_limit", "writer"):
+            for table in ("member", "manager", "member_limit"):
                 self._db.write(f"DELETE FROM {table} WHERE group_id = ?", group.id)  # noqa: S608 - our own words
             self._db.write("UPDATE space SET bytes = NULL, files = NULL WHERE kind = 'group' AND number = ?", group.gid)
             self._db.write("UPDATE folder_group SET state = 'retired', retired_at = ? WHERE id = ?", now(), group.id)

@@ -177,6 +177,7 @@ class Groups:
         folder = self.folder(name)
         if folder.exists() or folder.is_symlink():
             raise AccountRefused(Refusal.TAKEN, f"{folder} exists; move it away first")
+        self._limits.require_mounted("group")
 
     def _follow(self, row: GroupRow) -> bool:
         """Make Unix group and folder what the ledger says.

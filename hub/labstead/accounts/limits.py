@@ -11,17 +11,19 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from labstead import disks
+from labstead import disks, settings
 from labstead.accounts import homes, protocol
 from labstead.accounts.group_ledger import GroupRow
 from labstead.accounts.ledger import Ledger
 from labstead.accounts.protocol import Account
-from labstead.accounts.spaces import KINDS, Census, Space, root_of, total
+from labstead.accounts.spaces import KINDS, Census, Space, effective, root_of, total
+from labstead.amounts import human_size
 from labstead.disks.backend import NO_LIMIT, Backend, DiskError, Limit, Place, Report, Soft, Use
 from labstead.errors import AccountRefused, Refusal
 from labstead.settings import Accounts, SpaceKind
@@ -29,10 +31,27 @@ from labstead.settings import Accounts, SpaceKind
 _PATIENCE_SECONDS = 20.0
 """How long somebody who comes in waits for limits of others that are being set."""
 _MOST_PATIENCE_SECONDS = 600.0
+_PROJECTS_TRIED = 24
+"""How many projects are tried for a new place; as the steps double, that is more than sixteen million numbers."""
+_MOST_NAMES = 3
+_NOTHING = Use(0, 0)
+_SLACK = 2**20
+"""Bytes by which two counts of the same files may differ, as they are not read in one moment."""
 
 _BUSY = protocol.Spaces(spaces=(), problems=("limits of others are still being set; what was said is noted",))
 
 log = logging.getLogger("labstead.accounts")
+
+
+@dataclass(frozen=True)
+class _Person:
+    """What somebody may own."""
+
+    name: str
+    spaces: Sequence[Space]
+    """All that they may write to, wherever it lies."""
+    has_left_files: bool
+    """Files of theirs may lie in what is left of the folder of a group that was removed."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,13 @@ class Limits:
 
     :param settings: accounts.yml
     :param ledger: the open ledger
+    :param folders: a lock that is held while folders are made and taken away
     """
 
-    def __init__(self, settings: Accounts, ledger: Ledger) -> None:
+    def __init__(self, settings: Accounts, ledger: Ledger, folders: AbstractContextManager[Any] | None = None) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._folders = folders or nullcontext()
         self._soft = Soft(settings.quotas.soft_percent, settings.quotas.grace_days)
         #: Held while limits are computed and set, so that whoever sets them last has seen the newest ledger.
         self._lock = threading.Lock()
@@ -114,10 +135,14 @@ class Limits:
 
     # --- making and forgetting
 
-    def maker(self, kind: SpaceKind, number: int) -> Callable[[Path], None]:
-        """Give what makes the empty folder of a space, for root alone."""
+    def maker(self, kind: SpaceKind, number: int, wanted: Limit = NO_LIMIT) -> Callable[[Path], None]:
+        """Give what makes the empty folder of a space, for root alone.
+
+        :param wanted: its limit, where that is already known
+        """
 
         def make(folder: Path) -> None:
+            self.require_mounted(kind, wanted)
             place = Place(folder, self._ledger.spaces.ensure(kind, number).project)
             backend = _find(folder.parent)
             if folder.is_dir() and not folder.is_symlink():  # left by a run that was cut off
@@ -126,7 +151,7 @@ class Limits:
                     _forget(backend, place)
             if backend is not None:
                 try:
-                    backend.make(place)
+                    backend.make(self._unused(backend, place, kind, number))
                 except DiskError as error:
                     log.warning("%s has no limit of its own: %s", folder, error)
                     shutil.rmtree(folder, ignore_errors=True)
@@ -136,18 +161,56 @@ class Limits:
 
         return make
 
-    def _make_scratch(self, account: Account, space: Space) -> None:
-        """Make somebody's scratch where it is missing; what is in its place stays there, and is told of."""
-        folder = space.path
-        if not folder.parent.is_dir() or space.is_there():
+    def require_mounted(self, kind: SpaceKind, wanted: Limit = NO_LIMIT) -> None:
+        """Refuse to make a place with a limit where none can hold.
+
+        Its disk is not mounted, most likely: what was made here would be hidden as soon as it is, and in its way.
+
+        :param wanted: its limit, where that is already known
+        """
+        root = root_of(self._settings, kind)
+        for_all, _ = effective(settings.Limit(), (), self._settings.quotas.of(kind))
+        if root is None or (for_all, wanted) == (NO_LIMIT, NO_LIMIT):
             return
-        if os.path.lexists(folder):
-            log.warning("%s is in the place of scratch that would be %s's", folder, account.name)
-        elif space.wanted != NO_LIMIT and _able(folder.parent) is None:
-            # Its disk is not mounted, most likely; what was written here would be in the way of everybody.
-            log.warning("%s is not made: %s cannot hold its limit", folder, folder.parent)
-        else:
-            homes.make(folder, account.uid, account.gid, None, self.maker("scratch", account.uid))
+        try:
+            problem = disks.find(root).problem()
+        except (DiskError, OSError) as error:
+            problem = str(error)
+        if problem is not None:
+            raise AccountRefused(
+                Refusal.FAILED,
+                f"nothing is made in {root}, which cannot hold its limit; is its file system mounted? ({problem})",
+            )
+
+    def _unused(self, backend: Backend, place: Place, kind: SpaceKind, number: int) -> Place:
+        """Give a place a project that counts nothing yet.
+
+        A ledger from a backup is older than the disk, and gives numbers that are there already; those of another
+        person would be in both counts.
+        """
+        for tried in range(_PROJECTS_TRIED):
+            if not backend.is_used(place.project):
+                return place
+            row = self._ledger.spaces.renumber(self._ledger.spaces.ensure(kind, number), 2**tried)
+            place = Place(place.path, row.project)
+        return place
+
+    def _make_scratch(self, account: Account) -> None:
+        """Make somebody's scratch where it is missing; what is in its place stays there, and is told of."""
+        for space in Census(self._settings, self._ledger).own(account):
+            # Looked at before the lock is taken: on a disk that hangs, nobody else has to wait.
+            if space.kind != "scratch" or not space.path.parent.is_dir() or space.is_there():
+                continue
+            with self._folders:
+                # Another session of theirs may have made it meanwhile, and they may have been removed.
+                known = self._ledger.find(account.name)
+                if known is None or known.uid != account.uid or space.is_there():
+                    continue
+                if os.path.lexists(space.path):
+                    log.warning("%s is in the place of scratch that would be %s's", space.path, account.name)
+                else:
+                    make = self.maker("scratch", account.uid, space.wanted)
+                    homes.make(space.path, account.uid, account.gid, None, make)
 
     def forget(self, kind: SpaceKind, number: int) -> None:
         """Take away what a disk keeps of a space whose folder was deleted; its number stays its own."""
@@ -157,6 +220,9 @@ class Limits:
 
     def _forget_gone(self) -> None:
         """Take away what disks keep of spaces of which nothing is left."""
+        for gid in self._ledger.spaces.writers_of_retired():
+            if not self._is_set_aside(gid):
+                self._ledger.spaces.forget_writers(gid)
         spaces = self._ledger.spaces.all()
         # Read after the spaces: whose space was there then is in the ledger by now.
         accounts, groups = self._ledger.all(), self._ledger.groups.all()
@@ -173,18 +239,29 @@ class Limits:
                 if row.number not in owners and _forget(backend, Place(homes.removed(root, row.number), row.project)):
                     self._ledger.spaces.remove(row)
 
+    def _is_set_aside(self, gid: int) -> bool:
+        """Tell whether something may be left of the folder of a group that was removed; see `homes.removed`."""
+        try:
+            return any(self._settings.group_root.glob(f".*-{gid}"))
+        except OSError as error:
+            log.warning("%s: %s", self._settings.group_root, error)
+            return True
+
     def release(self, account: Account) -> None:
         """Take away the limits of somebody who is no longer of the hub."""
         problems = _Problems()
-        census = Census(self._settings, self._ledger)
-        for disk in self._disks(problems):
-            if disk.problem is not None:
-                continue
-            places = [place for space in census.own(account) if disk.has(space) and (place := space.place())]
-            users = {account.uid: NO_LIMIT} if disk.backend.counts_users else {}
-            with problems.of(disk.backend.root):
-                there = {place: NO_LIMIT for place in places if disk.backend.is_place(place)}
-                disk.backend.set_limits(there, users, self._soft)
+        # What is still being set by a ledger with them in it comes first: nobody would take it away later. It is waited
+        # for as long as the caller can; then this is done all the same.
+        with self._alone(_PATIENCE_SECONDS):
+            census = Census(self._settings, self._ledger)
+            for disk in self._disks(problems):
+                if disk.problem is not None:
+                    continue
+                places = [place for space in census.own(account) if disk.has(space) and (place := space.place())]
+                users = {account.uid: NO_LIMIT} if disk.backend.counts_users else {}
+                with problems.of(disk.backend.root):
+                    there = {place: NO_LIMIT for place in places if _is_place(disk.backend, place)}
+                    disk.backend.set_limits(there, users, self._soft)
         for line in problems:
             log.warning("%s", line)
 
@@ -193,10 +270,8 @@ class Limits:
     def follow_person(self, account: Account) -> None:
         """Make somebody's scratch, and limits for them what they should be; what fails is told in the log alone."""
         try:
-            for space in Census(self._settings, self._ledger).own(account):
-                if space.kind == "scratch":
-                    self._make_scratch(account, space)
-        except (DiskError, OSError) as error:
+            self._make_scratch(account)
+        except (AccountRefused, DiskError, OSError) as error:
             log.warning("scratch of %s: %s", account.name, error)
         self.try_to_follow([account])
 
@@ -251,38 +326,50 @@ class Limits:
         check: bool = False,
         unable: Mapping[Path, str] | None = None,
     ) -> protocol.Spaces:
+        """Make limits what they should be.
+
+        :param unable: why folders could not be taken in; None where not everybody's limits are set
+        """
         census, problems = Census(self._settings, self._ledger), _Problems()
         is_in = {account.uid: census.groups_of(account) for account in accounts}
         if not check:
             self._ledger.spaces.note_writers(is_in)
         spaces = [census.folder(row) for row in groups] + [s for account in accounts for s in census.own(account)]
-        written = {account.uid: census.written(account, is_in[account.uid]) for account in accounts}
+        left = self._ledger.spaces.writers_of_retired().items()
+        with_left_files = {uid for gid, uids in left if self._is_set_aside(gid) for uid in uids}
+        people = {
+            account.uid: _Person(
+                account.name, census.written(account, is_in[account.uid]), account.uid in with_left_files
+            )
+            for account in accounts
+        }
         changed: list[protocol.Space] = []
+        advice: list[str] = []
         for disk in self._disks(problems):
             here = [space for space in spaces if disk.has(space)]
-            totals = {
-                uid: _total(disk, theirs, all_theirs)
-                for uid, all_theirs in written.items()
-                if (theirs := [space for space in all_theirs if disk.has(space)])
-            }
             if disk.problem is None:
                 with problems.of(disk.backend.root):
-                    changed += self._set(disk, here, totals, check, unable or {}, problems)
+                    report = _report(disk, here)
+                    changed += self._set(disk, here, report, people, check, unable or {}, problems)
+                    if unable is not None and disk.backend.counts_users:
+                        everybody = [people[account.uid] for account in accounts if account.kind != "canary"]
+                        advice += _loose(disk, everybody)
+                        problems += self._of_others(disk, here, report)
             elif any(space.wanted != NO_LIMIT for space in here):
                 problems.append(f"limits do not hold: {disk.problem}")
-        return protocol.Spaces(spaces=_in_order(changed), problems=tuple(problems))
+        return protocol.Spaces(spaces=_in_order(changed), problems=tuple(problems), advice=tuple(advice))
 
     def _set(
         self,
         disk: _Disk,
         spaces: Sequence[Space],
-        totals: Mapping[int, Limit],
+        report: Report,
+        people: Mapping[int, _Person],
         check: bool,
         unable: Mapping[Path, str],
         problems: _Problems,
     ) -> list[protocol.Space]:
         """Set what differs on one disk; give the spaces whose limits were others."""
-        report = _report(disk, spaces)
         places: dict[Place, Limit] = {}
         changed = []
         for space in spaces:
@@ -293,6 +380,8 @@ class Limits:
                     default = f"{space.path}: its limit does not hold yet; `labstead apply` takes the folder in"
                     problems.append(unable.get(space.path, default))
                 continue
+            if space.path in unable:
+                problems.append(unable[space.path])
             if use.limit != wanted:
                 changed.append(_told(space, disk, use, wanted))
             if self._differs(disk, use, wanted):
@@ -301,8 +390,9 @@ class Limits:
             problems.append(f"{disk.backend.root}: {disk.backend.kind} does not limit the number of files")
         users = {}
         if disk.backend.counts_users:
-            nothing = Use(0, 0)
-            users = {u: t for u, t in totals.items() if self._differs(disk, report.users.get(u, nothing), t)}
+            uses = {uid: report.users.get(uid, _NOTHING) for uid in people}
+            totals = {uid: _total(disk, person, uses[uid].limit) for uid, person in people.items()}
+            users = {uid: t for uid, t in totals.items() if t is not None and self._differs(disk, uses[uid], t)}
         if not check:
             disk.backend.set_limits(places, users, self._soft)
         return changed
@@ -310,6 +400,22 @@ class Limits:
     def _differs(self, disk: _Disk, use: Use, wanted: Limit) -> bool:
         # btrfs has no soft limits.
         return use.limit != wanted or (disk.backend.kind != "btrfs" and use.soft != self._soft.of(wanted))
+
+    def _of_others(self, disk: _Disk, spaces: Sequence[Space], report: Report) -> Iterator[str]:
+        """Say in whose homes and scratch more is counted than they own: somebody gave files of theirs to it.
+
+        On the machine itself the owner of a file may say that it counts for any project.
+        """
+        roots = " ".join(str(root_of(self._settings, kind)) for kind in KINDS if kind in disk.kinds)
+        for space in spaces:
+            if space.kind == "group" or (use := report.places.get(space.project or 0)) is None:
+                continue
+            more = use.bytes - report.users.get(space.number, _NOTHING).bytes
+            if more > _SLACK:
+                yield (
+                    f"{space.path}: {human_size(more)} that are counted there belong to others; `find {roots} -xdev "
+                    f"-type f ! -uid {space.number} -exec lsattr -pd {{}} + | grep {space.project}` finds them"
+                )
 
     def _adopt(self) -> dict[Path, str]:
         """Take in the folders that were there before limits; say why one could not be."""
@@ -417,16 +523,60 @@ def _refused(words: str) -> AccountRefused:
     return AccountRefused(Refusal.NOT_ALLOWED, words)
 
 
-def _total(disk: _Disk, spaces: Sequence[Space], everywhere: Sequence[Space]) -> Limit:
-    """Give how much somebody may own on a disk.
+def _total(disk: _Disk, person: _Person, now: Limit) -> Limit | None:
+    """Give how much somebody may own on a disk; None where they have nothing there.
 
-    :param spaces: theirs on this disk
-    :param everywhere: all of theirs
+    :param now: how much they may own there now
     """
-    if any(space.kind == "home" and not space.is_on_disk for space in everywhere):
+    here = [disk.able(space.wanted) for space in person.spaces if disk.has(space)]
+    if not here:
+        return None
+    if any(space.kind == "home" and not space.is_on_disk for space in person.spaces):
         # That home may well lie on this disk, beside the place of homes: it would count, and lock its owner out.
         return NO_LIMIT
-    return total([disk.able(space.wanted) for space in spaces])
+    wanted = total(here)
+    if not person.has_left_files or "group" not in disk.kinds:
+        return wanted
+    return Limit(_larger(wanted.bytes, now.bytes), _larger(wanted.files, now.files))
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else max(one, other)
+
+
+def _loose(disk: _Disk, people: Iterable[_Person]) -> Iterator[str]:
+    """Say whose limits a disk holds by projects alone, as something that they write to there has none.
+
+    What somebody may fill by an administrator's word for them alone is left out.
+    """
+    kinds = {"home": "homes", "group": "folders of groups", "scratch": "scratch"}
+    names, reasons = [], set()
+    for person in people:
+        here = [space for space in person.spaces if disk.has(space)]
+        free = [space for space in here if space.wanted.bytes is None]
+        found = {
+            kinds[space.kind] if space.said_by == "site" else f"the folder of {space.name}"
+            for space in free
+            if space.said_by == "site" or space.kind == "group"
+        }
+        if found and len(free) < len(here):
+            names.append(person.name)
+            reasons |= found
+    if names:
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield (
+            f"{disk.backend.root}: limits of {', '.join(names[:_MOST_NAMES])}{more} hold in sessions alone, as on the "
+            f"same disk there is no limit for {', '.join(sorted(reasons))}"
+        )
+
+
+def _is_place(backend: Backend, place: Place) -> bool:
+    """Tell whether a folder is a place; one that cannot be looked at is none."""
+    try:
+        return backend.is_place(place)
+    except OSError as error:
+        log.warning("%s: %s", place.path, error)
+        return False
 
 
 def _forget(backend: Backend, place: Place) -> bool:
@@ -444,7 +594,7 @@ def _owners(root: Path, kind: SpaceKind) -> set[int] | None:
     Somebody may have put a file system of their own (FUSE) over theirs, which root may not look into.
     """
     try:
-        found = [entry.stat(follow_symlinks=False) for entry in os.scandir(root)]
+        found = [Path(entry).lstat() for entry in os.scandir(root)]
     except OSError as error:
         log.warning("what is left of old limits below %s stays: %s", root, error)
         return None

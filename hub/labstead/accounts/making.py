@@ -53,6 +53,7 @@ class Making:
             home = self._settings.home_root / name
             if home.exists() or home.is_symlink():
                 raise AccountRefused(Refusal.TAKEN, f"{home} exists and belongs to somebody else; move it away first")
+            self._limits.require_mounted("home")
             first, last = self._settings.uid_min, self._settings.uid_max
             account = self._ledger.reserve(name, kind, first, last, machine.number_taken, door, subject)
         elif account.kind != kind or account.door != door:

@@ -206,8 +206,8 @@ class ChangeMembers(_Message):
 class RemoveGroup(_Message):
     """Remove a group for good (root); its folder is moved to `.removed-GID` beside its place. Reply: `Group`.
 
-    Limits that follow from the group stay until the next `FollowLimits`: what its members have in the folder counts
-    against them until the caller has archived or deleted it.
+    What its members have in the folder counts against them until the caller has archived or deleted it; how much they
+    may own is not lowered until a `FollowLimits` finds it gone.
     """
 
     op: Literal["remove-group"] = "remove-group"
@@ -415,6 +415,8 @@ class Spaces(_Message):
     spaces: tuple[Space, ...]
     problems: tuple[str, ...] = ()
     """What could not be done, a line each."""
+    advice: tuple[str, ...] = ()
+    """What the site should know of limits that hold, a line each."""
 
 
 class SaidLimit(_Message):

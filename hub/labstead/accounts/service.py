@@ -68,11 +68,11 @@ class Service:
         self._ledger = ledger
         self._sessions_dir = sessions_dir
         self._today = today
-        self._limits = Limits(settings, ledger)
-        self._groups = Groups(settings, ledger, self._limits)
-        self._making = Making(settings, ledger, self._limits)
         #: Held by whatever changes something. What takes long and changes nothing (PAM, look-ups) is outside.
         self._lock = threading.RLock()
+        self._limits = Limits(settings, ledger, self._lock)
+        self._groups = Groups(settings, ledger, self._limits)
+        self._making = Making(settings, ledger, self._limits)
         self._doors = Doors(settings, ledger, self._making, self._lock, self._require_open)
 
     def handle(self, request: protocol.Request, person: str | None = None, is_root: bool = True) -> Result:

@@ -11,12 +11,10 @@ from typing import Literal
 
 from labstead.accounts.database import Database
 from labstead.accounts.group_ledger import GroupRow
+from labstead.disks.backend import FIRST_PROJECT
 from labstead.settings import Limit, SpaceKind
 
 MemberKind = Literal["home", "scratch"]
-
-_FIRST_PROJECT = 1_000_000_000
-"""Projects are numbers beside uids and gids; those of labstead are above what people give out by hand."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class SpaceRow:
     @property
     def project(self) -> int:
         """Give the number of its project."""
-        return _FIRST_PROJECT + self.id
+        return FIRST_PROJECT + self.id
 
 
 def _limit(row: sqlite3.Row) -> Limit:
@@ -66,6 +64,18 @@ class SpaceLedger:
                 row = self.find(kind, number)
         assert row is not None  # noqa: S101 - it was written a moment ago
         return row
+
+    def renumber(self, row: SpaceRow, step: int) -> SpaceRow:
+        """Give a space another project, so many above all that were ever given."""
+        with self._db.transaction():
+            last = self._db.row("SELECT seq FROM sqlite_sequence WHERE name = 'space'")
+            assert last is not None  # noqa: S101 - the space itself was written
+            self.remove(row)
+            self._db.write(
+                "INSERT INTO space (id, kind, number, bytes, files) VALUES (?, ?, ?, ?, ?)",
+                *(last["seq"] + step, row.kind, row.number, row.said.bytes, row.said.files),
+            )
+            return self.ensure(row.kind, row.number)
 
     def find(self, kind: SpaceKind, number: int) -> SpaceRow | None:
         """Give a space; None where it has no number yet."""
@@ -119,6 +129,21 @@ class SpaceLedger:
         for row in self._db.rows("SELECT uid, group_id FROM writer"):
             found.setdefault(row["uid"], set()).add(row["group_id"])
         return found
+
+    def writers_of_retired(self) -> dict[int, set[int]]:
+        """Give the uids of those who may have files in what is left of removed groups' folders, by gid."""
+        found: dict[int, set[int]] = {}
+        sql = "SELECT gid, uid FROM writer JOIN folder_group ON folder_group.id = group_id WHERE state = 'retired'"
+        for row in self._db.rows(sql):
+            found.setdefault(row["gid"], set()).add(row["uid"])
+        return found
+
+    def forget_writers(self, gid: int) -> None:
+        """Forget who may have files in what was left of a removed group's folder."""
+        self._db.write(
+            "DELETE FROM writer WHERE group_id IN (SELECT id FROM folder_group WHERE gid = ? AND state = 'retired')",
+            gid,
+        )
 
     def note_writers(self, groups: Mapping[int, Collection[int]]) -> None:
         """Note that people are in groups; what they write there stays theirs when they leave.

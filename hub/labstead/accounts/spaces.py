@@ -17,6 +17,7 @@ from labstead.accounts import machine
 from labstead.accounts.group_ledger import GroupRow
 from labstead.accounts.ledger import Ledger
 from labstead.accounts.protocol import Account
+from labstead.disks import probe
 from labstead.disks.backend import Limit, Place, rounded
 from labstead.settings import Accounts, SpaceKind
 
@@ -90,14 +91,6 @@ def root_of(accounts: Accounts, kind: SpaceKind) -> Path | None:
     return {"home": accounts.home_root, "group": accounts.group_root, "scratch": accounts.scratch_root}[kind]
 
 
-def _mounted(folders: Collection[Path]) -> set[Path]:
-    """Give what is mounted inside folders; nothing that hangs is asked."""
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    # \040 is a blank, proc(5).
-    places = (Path(line.split()[4].encode().decode("unicode_escape")) for line in lines)
-    return {place for place in places if place.parent in folders}
-
-
 class Census:
     """Who has what, as the ledger says at one moment.
 
@@ -115,7 +108,8 @@ class Census:
 
     @cached_property
     def _mounts(self) -> set[Path]:
-        return _mounted([root for kind in KINDS if (root := root_of(self._settings, kind)) is not None])
+        roots = {root_of(self._settings, kind) for kind in KINDS}
+        return {point for point in probe.mount_points() if point.parent in roots}
 
     def _space(
         self, kind: SpaceKind, name: str, number: int, path: Path, groups: Sequence[settings.Limit] = ()

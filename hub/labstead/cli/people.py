@@ -53,14 +53,14 @@ def apply(check: bool, file: TextIO | None, as_json: bool) -> None:
     followed = site.accounts.follow_limits(adopt=not check, check=check)
     done += [f"{space.words}: {limit_words(space.limit_bytes, space.limit_files)}" for space in followed.spaces]
     if as_json:
-        told = {"changes": done, "problems": problems, "limits": followed.problems}
+        told = {"changes": done, "problems": problems, "limits": followed.problems, "advice": followed.advice}
         click.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
         for line in done:
             click.echo(line)
     # A limit that does not hold everywhere is told of here and each night, but is no reason to leave the rest undone.
-    for problem in (*problems, *followed.problems):
-        complain(problem)
+    for line in (*problems, *followed.problems, *followed.advice):
+        complain(line)
     if problems:
         raise Failed
 

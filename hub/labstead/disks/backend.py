@@ -17,6 +17,10 @@ class DiskError(LabsteadError):
     """A file system cannot do what was asked of it: what, where, what to do."""
 
 
+class NotNow(DiskError):
+    """It cannot be found out now: the file system is too full for a trial, or still counts."""
+
+
 @dataclass(frozen=True)
 class Limit:
     """How much may be there; None is no limit."""
@@ -26,6 +30,9 @@ class Limit:
 
 
 NO_LIMIT = Limit()
+
+FIRST_PROJECT = 1_000_000_000
+"""Projects are numbers beside uids and gids; those of spaces are above what people give out by hand."""
 
 _GRAIN = 64 * 1024
 
@@ -107,17 +114,22 @@ class Backend(Protocol):
         """Fill a place of its own to its limit as an ordinary user, by bytes and by files, and remove it.
 
         :raises DiskError: when the limit does not hold
+        :raises NotNow: when that cannot be tried at this moment
         """
 
     def make(self, place: Place) -> None:
         """Make an empty folder, of root and mode 0700, that is a place."""
+
+    def is_used(self, project: int) -> bool:
+        """Tell whether something is counted for a project, so that no new place may have it."""
 
     def adopt(self, place: Place) -> bool:
         """Make a folder that exists, with all that is in it, a place; tell whether it was not one.
 
         Links are not followed, and what is changed meanwhile by its owner leads nowhere else.
 
-        :raises DiskError: where that cannot be (btrfs: a plain folder cannot become a subvolume)
+        :raises DiskError: where that cannot be (btrfs: a plain folder cannot become a subvolume), or where it is a
+            place now and something in it is not counted there
         """
 
     def is_place(self, place: Place) -> bool:
@@ -127,7 +139,7 @@ class Backend(Protocol):
         """Take away what is left of a place whose folder is gone: its limit and its entry in the list."""
 
     def report(self, places: Iterable[Place]) -> Report:
-        """List what the file system counts of these places, and of all users."""
+        """List what the file system counts of these places, and of all users; what cannot be looked at is left out."""
 
     def set_limits(self, places: Mapping[Place, Limit], users: Mapping[int, Limit], soft: Soft) -> None:
         """Set limits, at once and for programs that run; what is not named is left alone."""

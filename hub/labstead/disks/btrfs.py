@@ -12,10 +12,11 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from labstead.disks import probe
-from labstead.disks.backend import NO_LIMIT, DiskError, Kind, Limit, Place, Report, Soft, Use
+from labstead.disks.backend import NO_LIMIT, DiskError, Kind, Limit, NotNow, Place, Report, Soft, Use
 from labstead.disks.proof import PROOF_LIMIT, proof_place, require_held
 
 _BTRFS_IOC_INO_LOOKUP = 0xD0009412
@@ -43,7 +44,7 @@ def _btrfs(*words: str | Path) -> str:
     except FileNotFoundError:
         raise DiskError("btrfs: no such program; install btrfs-progs") from None
     except subprocess.TimeoutExpired:
-        raise DiskError(f"btrfs {words[0]} {words[1]}: still not done after {_SECONDS} s") from None
+        raise NotNow(f"btrfs {words[0]} {words[1]}: still not done after {_SECONDS} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise DiskError(f"btrfs {words[0]} {words[1]}: {lines[-1]}")
@@ -116,6 +117,10 @@ class Btrfs:
         """Make an empty subvolume, also where quotas are off: they may be on one day."""
         _btrfs("subvolume", "create", place.path)
 
+    def is_used(self, project: int) -> bool:  # noqa: ARG002
+        """Tell that none is: the kernel gives each subvolume a number of its own."""
+        return False
+
     def adopt(self, place: Place) -> bool:
         """Tell that a subvolume is a place already.
 
@@ -143,8 +148,13 @@ class Btrfs:
         if self._problem is not None:
             return Report()
         groups = parse_groups(_btrfs("qgroup", "show", "--raw", "-r", self.root))
-        numbers = {place.project: _subvolume(place.path) for place in places}
-        return Report(places={project: groups[number] for project, number in numbers.items() if number in groups})
+        found = {}
+        for place in places:
+            # One that cannot be read keeps nobody else's from being counted.
+            with suppress(OSError):
+                if (number := _subvolume(place.path)) in groups:
+                    found[place.project] = groups[number]
+        return Report(places=found)
 
     def set_limits(self, places: Mapping[Place, Limit], users: Mapping[int, Limit], soft: Soft) -> None:  # noqa: ARG002
         """Set limits of bytes at once; btrfs has no others, and no soft ones."""

@@ -36,6 +36,10 @@ class Other:
         """Make a folder."""
         place.path.mkdir(mode=0o700)
 
+    def is_used(self, project: int) -> bool:  # noqa: ARG002
+        """Tell that none is: there are none."""
+        return False
+
     def adopt(self, place: Place) -> bool:  # noqa: ARG002
         """Leave the folder as it is."""
         return False

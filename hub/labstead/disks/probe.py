@@ -50,12 +50,17 @@ def _plain(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
+def _lines(mountinfo: str) -> list[str]:
+    # Anybody's mount may have a name with what Python takes for the end of a line; the kernel escapes its own alone.
+    return [line for line in mountinfo.split("\n") if line]
+
+
 def parse_mount(mountinfo: str, number: int) -> Mount:
     """Find a mount by its number in the text of /proc/self/mountinfo; see proc(5).
 
     :raises LookupError: when it is not there
     """
-    for line in mountinfo.splitlines():
+    for line in _lines(mountinfo):
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         if fields[0] == str(number):
@@ -63,6 +68,15 @@ def parse_mount(mountinfo: str, number: int) -> Mount:
             kind, source = after.split(" ")[:2]
             return Mount(os.makedev(int(major), int(minor)), kind, _plain(fields[4]), _plain(source))
     raise LookupError(f"mount {number}")
+
+
+def _mountinfo() -> str:
+    return os.fsdecode(Path("/proc/self/mountinfo").read_bytes())
+
+
+def mount_points() -> list[Path]:
+    """Say where something is mounted; no file system is asked, as one may hang."""
+    return [Path(_plain(line.split(" ")[4])) for line in _lines(_mountinfo())]
 
 
 def mount_of(folder: Path) -> Mount:
@@ -76,7 +90,7 @@ def mount_of(folder: Path) -> Mount:
     finally:
         os.close(handle)
     number = int(about.split("mnt_id:", 1)[1].split(None, 1)[0])
-    return parse_mount(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"), number)
+    return parse_mount(_mountinfo(), number)
 
 
 def quotactl(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from labstead.disks.backend import Backend, DiskError, Limit, Place
+from labstead.disks.backend import Backend, DiskError, Limit, NotNow, Place
 
 PROOF_UID = 2**31 - 2
 """Nobody's: the last uid but one that all programs can write down."""
@@ -33,14 +33,16 @@ def proof_place(backend: Backend) -> Iterator[Place]:
     with _alone():
         status = os.statvfs(backend.root)
         if status.f_bavail * status.f_frsize < _ROOM:
-            raise DiskError(f"{backend.root}: too full to try whether limits hold; make {_ROOM >> 20} MB of room")
+            raise NotNow(f"{backend.root}: too full to try whether limits hold; make {_ROOM >> 20} MB of room")
         _remove(backend, place)
         try:
             backend.make(place)
             os.chown(place.path, PROOF_UID, PROOF_UID)
             yield place
         except OSError as error:
-            raise DiskError(f"{backend.root}: cannot try whether limits hold: {error.strerror}") from None
+            # Full after all: of files, or since we looked.
+            kind = NotNow if error.errno in _FULL else DiskError
+            raise kind(f"{backend.root}: cannot try whether limits hold: {error.strerror}") from None
         finally:
             _remove(backend, place)
 
@@ -53,7 +55,7 @@ def _alone() -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DiskError("somebody else tries at this moment whether limits hold; try again") from None
+            raise NotNow("somebody else tries at this moment whether limits hold; try again") from None
         yield
     finally:
         os.close(handle)

@@ -13,13 +13,14 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from labstead.disks import probe
-from labstead.disks.backend import NO_LIMIT, DiskError, Kind, Limit, Place, Report, Soft, Use
+from labstead.disks.backend import FIRST_PROJECT, NO_LIMIT, DiskError, Kind, Limit, Place, Report, Soft, Use
 from labstead.disks.proof import PROOF_LIMIT, PROOF_UID, proof_place, require_held
 
 _Q_SETINFO, _Q_GETQUOTA, _Q_SETQUOTA, _Q_GETNEXTQUOTA = 0x800006, 0x800007, 0x800008, 0x800009
@@ -39,6 +40,12 @@ _GONE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 """What was a file or folder a moment ago is none any more."""
 _NOT_OURS = (*_GONE, errno.EACCES, errno.ENOTCONN)
 """Or it is somebody's own FUSE mount, which root may not enter."""
+
+_LEASE_SECONDS = 120.0
+"""How long to wait, in all, for files that are leased; the kernel ends a lease after 45 s, or what
+/proc/sys/fs/lease-break-time says."""
+_WALKS = 3
+"""How often to walk through a folder in which folders are being moved."""
 
 
 class _Quota(ctypes.Structure):
@@ -123,7 +130,39 @@ def _set_project(handle: int, project: int, inherit: bool) -> bool:
     return True
 
 
-def _children(folder: int, device: int) -> Iterator[tuple[str, bool, int]]:
+class _MovedError(DiskError):
+    """Folders were moved during a walk."""
+
+
+class _Leases:
+    """Files on which somebody holds a lease: opening them ends it, which takes time (fcntl(2), F_SETLEASE).
+
+    :param patience: how long to wait for all of them, in seconds
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self.left: set[int] = set()
+        """Inodes of files that were not waited for."""
+
+    def open(self, name: str, folder: int, device: int) -> int | None:
+        """Open a file when its lease has ended; None where that would take too long in all."""
+        with _opened(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, folder) as found:
+            status = os.fstat(found)
+            # Without O_NONBLOCK, opening anything but a plain file of this very disk might take for ever.
+            if not stat.S_ISREG(status.st_mode) or status.st_dev != device:
+                return None
+            if self._patience <= 0:
+                self.left.add(status.st_ino)
+                return None
+            begin = time.monotonic()
+            handle = os.open(f"/proc/self/fd/{found}", (_OPEN | os.O_NOATIME) & ~(os.O_NONBLOCK | os.O_NOFOLLOW))
+            self._patience -= time.monotonic() - begin
+            self.left.discard(status.st_ino)
+            return handle
+
+
+def _children(folder: int, device: int, leases: _Leases) -> Iterator[tuple[str, bool, int]]:
     """Open the files and folders in a folder, one after the other: name, whether it is a folder, descriptor.
 
     Links, pipes and sockets cannot be given to a project. What lies on another device is somebody else's.
@@ -135,15 +174,28 @@ def _children(folder: int, device: int) -> Iterator[tuple[str, bool, int]]:
             if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
         ]
     for name in names:
+        if (handle := _open_child(name, folder, device, leases)) is None:
+            continue
         try:
-            with _opened(name, _OPEN | os.O_NOATIME, folder) as handle:
-                status = os.fstat(handle)
-                is_folder = stat.S_ISDIR(status.st_mode)
-                if status.st_dev == device and (is_folder or stat.S_ISREG(status.st_mode)):
-                    yield name, is_folder, handle
-        except OSError as error:
-            if error.errno not in _NOT_OURS:
-                raise
+            status = os.fstat(handle)
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if status.st_dev == device and (is_folder or stat.S_ISREG(status.st_mode)):
+                yield name, is_folder, handle
+        finally:
+            os.close(handle)
+
+
+def _open_child(name: str, folder: int, device: int, leases: _Leases) -> int | None:
+    """Open a file or folder; None where it is not ours, or not there."""
+    try:
+        try:
+            return os.open(name, _OPEN | os.O_NOATIME, dir_fd=folder)
+        except BlockingIOError:
+            return leases.open(name, folder, device)
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            return None
+        raise
 
 
 def _go_up(folder: int, above: tuple[int, int]) -> int:
@@ -152,11 +204,23 @@ def _go_up(folder: int, above: tuple[int, int]) -> int:
     status = os.fstat(upper)
     if (status.st_dev, status.st_ino) != above:
         os.close(upper)
-        raise DiskError("folders were moved meanwhile; try again")
+        raise _MovedError
     return upper
 
 
-def _mark_below(top: int, project: int, known: Callable[[int], bool]) -> None:
+def _marked_below(top: int, project: int, known: Callable[[int], bool], leases: _Leases) -> bool:
+    """Give all that is below an open folder to a project; tell whether that came to an end.
+
+    Its owner can move folders as long as they like, but keep nobody here by that.
+    """
+    for _ in range(_WALKS):
+        with suppress(_MovedError):
+            _mark_below(top, project, known, leases)
+            return True
+    return False
+
+
+def _mark_below(top: int, project: int, known: Callable[[int], bool], leases: _Leases) -> None:
     """Give all that is below an open folder to a project, however deep it lies.
 
     Only one folder is open at a time, so neither depth nor long paths are in the way.
@@ -171,7 +235,7 @@ def _mark_below(top: int, project: int, known: Callable[[int], bool]) -> None:
     try:
         while True:
             waiting = []
-            for name, is_folder, handle in _children(here, device):
+            for name, is_folder, handle in _children(here, device, leases):
                 if is_folder and known(handle):
                     continue
                 _set_project(handle, project, inherit=is_folder)
@@ -245,21 +309,35 @@ class Quotas:
         with self._open(place.path) as handle:
             _set_project(handle, place.project, inherit=True)
 
+    def is_used(self, project: int) -> bool:
+        """Tell whether a project has files."""
+        with self._open(self.root) as handle:
+            return bool(self._read(handle, probe.PROJECT, project).files)
+
     def adopt(self, place: Place) -> bool:
         """Give a folder and all that is in it to its project.
 
         The folder itself comes last, as it says that all is done; what its owner puts there meanwhile comes after.
-        Links stay without a project, so that they count for their owner only.
+        Links stay without a project, so that they count for their owner only. So does what the owner keeps from being
+        taken in, by leases or by moving folders: a home that has a limit but for that is better than one without.
         """
         if self.is_place(place):
             return False
+        leases = _Leases(_LEASE_SECONDS)
         try:
             with self._open(place.path) as handle:
-                if (other := _project(handle)[0]) not in (0, place.project):
+                other = _project(handle)[0]
+                # One that a ledger gave which has been replaced by an older one since is labstead's too.
+                if other not in (0, place.project) and other < FIRST_PROJECT:
                     raise DiskError(f"belongs to project {other}, which is not labstead's; take that away first")
-                _mark_below(handle, place.project, lambda _: False)
+                was_whole = _marked_below(handle, place.project, lambda _: False, leases)
                 _set_project(handle, place.project, inherit=True)
-                _mark_below(handle, place.project, lambda folder: _project(folder) == (place.project, True))
+                done = (place.project, True)
+                is_whole = _marked_below(handle, place.project, lambda f: was_whole and _project(f) == done, leases)
+            if not is_whole:
+                raise DiskError("not all of it is counted: folders in it are moved all the time")
+            if leases.left:
+                raise DiskError(f"not all of it is counted: a program holds leases on files in it ({len(leases.left)})")
         except DiskError as error:
             raise DiskError(f"{place.path}: {error}") from None
         except OSError as error:
@@ -285,11 +363,12 @@ class Quotas:
     def report(self, places: Iterable[Place]) -> Report:
         """List what the file system counts."""
         with self._open(self.root) as handle:
-            found = {
-                place.project: self._read(handle, probe.PROJECT, place.project)
-                for place in places
-                if self.is_place(place)
-            }
+            found = {}
+            for place in places:
+                # One that cannot be read keeps nobody else's from being counted.
+                with suppress(OSError):
+                    if self.is_place(place):
+                        found[place.project] = self._read(handle, probe.PROJECT, place.project)
             return Report(places=found, users=self._all_users(handle))
 
     def set_limits(self, places: Mapping[Place, Limit], users: Mapping[int, Limit], soft: Soft) -> None:
