@@ -29,6 +29,12 @@ if ! has_room "$try" 2>/dev/null; then
     "$spare/data/" 2>/dev/null
   timeout 10 cp -r "$HOME/.ipython/profile_default/startup" "$HOME"/.ipython/profile_default/*.py \
     "$spare/ipython/profile_default/" 2>/dev/null
+  if ! has_room "$spare/try" 2>/dev/null; then
+    echo "labstead: they are too large for that, so this session starts without those in $HOME" >&2
+    rm -rf "$spare/config/lab" "$spare/data" "$spare/ipython"
+    mkdir -p "$spare/data" "$spare/ipython/profile_default"
+  fi
+  rm -rf "$spare/try"
   export JUPYTER_CONFIG_DIR="$spare/config" JUPYTER_CONFIG_PATH="$HOME/.jupyter${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}"
   export JUPYTER_DATA_DIR="$spare/data" JUPYTER_PATH="$HOME/.local/share/jupyter${JUPYTER_PATH:+:$JUPYTER_PATH}"
   export IPYTHONDIR="$spare/ipython"

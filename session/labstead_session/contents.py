@@ -9,11 +9,14 @@ leaves an empty copy behind, or the file cut short (measured: jupyter_server 2).
 """
 
 import asyncio
+import errno
 import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from contextvars import ContextVar
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +29,9 @@ from labstead_session import room, spaces, whole
 
 _INSUFFICIENT_STORAGE = 507
 """RFC 4918."""
+
+_in_listing: ContextVar[bool] = ContextVar("_in_listing", default=False)
+"""Whether the entries of a folder are being looked at, one by one."""
 
 
 # --- signatures
@@ -175,7 +181,7 @@ class Checkpoints(AsyncFileCheckpoints):  # type: ignore[misc]
         except OSError as error:
             if not room.is_lack(error):
                 raise
-            known = await asyncio.to_thread(spaces.here.look, fresh=True)
+            known = await asyncio.to_thread(spaces.here.look, fresh=True, is_doubted=True)
             raise HTTPError(_INSUFFICIENT_STORAGE, known.refusal(target, is_open=False)) from error
 
     def checkpoint_path(self, checkpoint_id: str, path: str) -> str:
@@ -219,6 +225,30 @@ class Contents(AsyncLargeFileManager):  # type: ignore[misc]
         with self.perm_to_403(os_path), whole.written(path, *args, **kwargs) as file:
             yield file
 
+    async def _dir_model(self, path: str, content: bool = True) -> dict[str, Any]:
+        """Describe a folder, without what goes away while it is listed.
+
+        Jupyter's own manager answers then that there is no such folder, and JupyterLab shows / in its place (measured:
+        jupyter_server 2.21, a notebook that is renamed while the file browser looks).
+        """
+        token = _in_listing.set(bool(content))
+        try:
+            found: dict[str, Any] = await super()._dir_model(path, content)
+        finally:
+            _in_listing.reset(token)
+        return found
+
+    async def get(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Describe a file or folder."""
+        try:
+            found: dict[str, Any] = await super().get(path, *args, **kwargs)
+        except HTTPError as error:
+            if error.status_code == HTTPStatus.NOT_FOUND and _in_listing.get():
+                # This the listing passes over.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+            raise
+        return found
+
     async def save(self, model: dict[str, Any], path: str = "") -> dict[str, Any]:
         """Save a file; :raises HTTPError: 507 with the reason when it does not fit."""
         try:
@@ -230,7 +260,7 @@ class Contents(AsyncLargeFileManager):  # type: ignore[misc]
             if model.get("chunk") not in (None, 1):
                 # The beginning of an upload is of no use, and takes up what little room there is.
                 await asyncio.to_thread(place.unlink, missing_ok=True)
-            known = await asyncio.to_thread(spaces.here.look, fresh=True)
+            known = await asyncio.to_thread(spaces.here.look, fresh=True, is_doubted=True)
             is_open = model.get("type") in ("notebook", "file") and model.get("chunk") is None and place.exists()
             words = known.refusal(place, is_open=is_open)
             raise HTTPError(_INSUFFICIENT_STORAGE, words) from error

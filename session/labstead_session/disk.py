@@ -10,8 +10,6 @@ Paths of the last two begin below the home.
 """
 
 import asyncio
-import ctypes
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,15 +19,8 @@ from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError, authenticated
 
-from labstead_session import largest, spaces
+from labstead_session import largest, notices, room, spaces
 from labstead_session.errors import Hindered, Mistake
-
-
-def _counts_late(folder: Path) -> bool:
-    """Tell whether a folder's file system counts only what it has written: btrfs, each half minute."""
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines())
-    above = {Path(place): kind for _, place, kind, *_ in mounts if folder.is_relative_to(place)}
-    return above[max(above, key=lambda place: len(place.parts))] == "btrfs"
 
 
 def _delete(path: str) -> dict[str, Any]:
@@ -38,12 +29,7 @@ def _delete(path: str) -> dict[str, Any]:
         return {"path": path, "files": largest.delete(home, path)}
     finally:
         # The home's use is looked at next.
-        if _counts_late(home):
-            fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                ctypes.CDLL(None).syncfs(fd)
-            finally:
-                os.close(fd)
+        room.count(home)
 
 
 class _Handler(APIHandler):  # type: ignore[misc]
@@ -83,7 +69,8 @@ class LargestHandler(_Handler):
 
         def work() -> dict[str, Any]:
             found = largest.look(Path.home(), path, "files" if by == "files" else "bytes")
-            return {**asdict(found), "path": path}
+            things = [{**asdict(thing), "size": notices.size(thing.bytes)} for thing in found.things]
+            return {**asdict(found), "things": things, "path": path}
 
         await self._finish(work)
 

@@ -6,6 +6,7 @@ itself empties a file before it writes the new content: on a full disk a theme o
 
 import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -22,6 +23,8 @@ _PAUSE = 2.0
 """Seconds between two looks."""
 _LARGEST, _MOST = 2**20, 2000
 """Bytes of a file, and number of files, that are worth keeping."""
+_LOADED = 16 * 2**20
+"""Bytes that are loaded in all: the memory of a session's own folder is little, and JupyterLab has to start in it."""
 
 Stamp = tuple[int, int] | None
 """When a file was changed last, in nanoseconds, and its size; None where there is none."""
@@ -35,9 +38,12 @@ def _stamp(path: Path) -> Stamp:
     return status.st_mtime_ns, status.st_size
 
 
-def _names(top: Path) -> Iterator[Path]:
-    """Name the files below a folder, by their paths from there."""
-    count = 0
+def _names(top: Path, most: float = math.inf) -> Iterator[Path]:
+    """Name the files below a folder, by their paths from there.
+
+    :param most: bytes that they may have together; a file with which they would have more is left out
+    """
+    count, total = 0, 0
     for folder, _, names in os.walk(top):
         for name in names:
             path = Path(folder, name)
@@ -45,7 +51,9 @@ def _names(top: Path) -> Iterator[Path]:
             if count > _MOST:
                 return
             with suppress(OSError):
-                if not name.startswith(".~") and path.is_file() and path.stat().st_size <= _LARGEST:
+                size = path.stat().st_size
+                if not name.startswith(".~") and path.is_file() and size <= _LARGEST and total + size <= most:
+                    total += size
                     yield path.relative_to(top)
 
 
@@ -68,11 +76,15 @@ class Mirror:
 
     def settle(self) -> None:
         """Carry over what has changed; what was changed in both is as it is in memory."""
-        for name in sorted({*_names(self.live), *_names(self.kept), *self._seen}):
+        loaded = set(_names(self.kept, _LOADED))
+        for name in sorted({*_names(self.live), *loaded, *self._seen}):
             live, kept = self.live / name, self.kept / name
             now = _stamp(live), _stamp(kept)
             before = self._seen.get(name, (None, None))
             if now == before:
+                continue
+            if now[1] is not None and name not in loaded and name not in self._seen:
+                # JupyterLab was never shown it, so what it made under this name is no newer version of it.
                 continue
             try:
                 _carry(live, kept, now, is_live_newer=now[0] != before[0])

@@ -1,6 +1,8 @@
 """The command `quota`: how much of their space on disk somebody uses, and may use.
 
-The one rule: it only looks. Exit codes: 0 there is room, 1 something is full, 2 the command itself is wrong.
+The one rule: it leaves everything as it is.
+
+Exit codes: 0 there is room, 1 something is full, 2 the command itself is wrong.
 """
 
 import json
@@ -26,7 +28,7 @@ def run(words: list[str]) -> int:
     if words not in ([], ["--json"]):
         sys.stderr.write(f"quota: {' '.join(words)!r} is not known; see `quota --help`\n")
         return 2
-    found = spaces.ask(os.environ)
+    found = spaces.ask(os.environ, is_doubted=True)
     if words:
         sys.stdout.write(json.dumps(found.model, indent=2) + "\n")
     else:

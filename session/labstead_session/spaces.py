@@ -13,13 +13,10 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from labstead_session import room
-from labstead_session.notices import NOTICE, WARNING
-
-Kind = Literal["home", "group", "scratch"]
-Level = Literal["", "notice", "warning", "full"]
+from labstead_session import notices, room
+from labstead_session.notices import Amount, Kind, Level, percent, size
 
 _HUB_SECONDS = 5
 """How long the hub may take to answer."""
@@ -27,57 +24,7 @@ _REMEMBERED_SECONDS = 4.0
 """How old an answer may be."""
 _AWAY_SECONDS = 30.0
 """How long a hub that did not answer is not asked again."""
-_LEFT_BYTES = 2**20
-"""A space with less than this left is full: file systems keep some blocks for themselves."""
 _LARGEST_ANSWER = 2**20
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-def _of(used: int, limit: int) -> str:
-    """Write a use and its limit, with the unit once where it is the same."""
-    first, second = size(used), size(limit)
-    number, unit = first.split()
-    return f"{number} of {second}" if second.endswith(f" {unit}") else f"{first} of {second}"
-
-
-@dataclass(frozen=True)
-class Amount:
-    """How much of something is used, and how much may be."""
-
-    what: Literal["bytes", "files"]
-    used: int
-    limit: int | None
-
-    @property
-    def percent(self) -> int | None:
-        """Give the use in percent of the limit, rounded down; None without a limit."""
-        return 100 * self.used // self.limit if self.limit else None
-
-    @property
-    def level(self) -> Level:
-        """Tell how urgent it is."""
-        if self.percent is None or self.limit is None:
-            return ""
-        if self.limit - self.used < (_LEFT_BYTES if self.what == "bytes" and self.percent >= WARNING else 1):
-            return "full"
-        return "warning" if self.percent >= WARNING else "notice" if self.percent >= NOTICE else ""
-
-    @property
-    def words(self) -> str:
-        """Write it for people."""
-        if self.what == "bytes":
-            return _of(self.used, self.limit) if self.limit else size(self.used)
-        limit = f" of {self.limit:,}" if self.limit else ""
-        return f"{self.used:,}{limit} files and folders"
 
 
 @dataclass(frozen=True)
@@ -95,41 +42,29 @@ class Space:
     is_whole_disk: bool = False
     """The numbers are those of the file system, which others may fill, too."""
     is_out: bool = False
-    """Nothing more fits, whatever the numbers say: they may be half a minute old, and no file system gives its last
-    block away."""
+    """Nothing more fits, whatever the numbers say: they may be half a minute old, no file system gives its last block
+    away, and all that somebody has on a disk may have a limit of its own."""
 
     @property
     def title(self) -> str:
         """Give what its owner calls it."""
-        titles: dict[Kind, str] = {"home": "Home", "group": f"Group {self.name}", "scratch": "Scratch"}
-        return titles[self.kind]
+        return notices.title(self.kind, self.name)
 
     @property
     def subject(self) -> str:
         """Give what a sentence about it begins with."""
-        subjects: dict[Kind, str] = {
-            "home": "your home",
-            "group": f"the folder of the group {self.name}",
-            "scratch": "your scratch",
-        }
-        subject = subjects[self.kind]
-        return f"The disk of {subject}" if self.is_whole_disk else subject[0].upper() + subject[1:]
+        subject = notices.subject(self.kind, self.name)
+        return notices.begin(f"the disk of {subject}" if self.is_whole_disk else subject)
 
     @property
     def amounts(self) -> list[Amount]:
         """Give what there is to say of it: bytes, and files where they are limited."""
-        found = []
-        if self.used_bytes is not None:
-            found.append(Amount("bytes", self.used_bytes, self.limit_bytes))
-        if self.used_files is not None and self.limit_files:
-            found.append(Amount("files", self.used_files, self.limit_files))
-        return found
+        return notices.amounts(self.used_bytes, self.limit_bytes, self.used_files, self.limit_files)
 
     @property
     def fullest(self) -> Amount | None:
         """Give what is nearest to its limit; None without a limit."""
-        limited = [amount for amount in self.amounts if amount.percent is not None]
-        return max(limited, key=lambda amount: amount.used / (amount.limit or 1), default=None)
+        return notices.fullest(self.amounts)
 
     @property
     def level(self) -> Level:
@@ -139,16 +74,28 @@ class Space:
         return self.fullest.level if self.fullest else ""
 
     @property
+    def is_held_elsewhere(self) -> bool:
+        """Tell whether nothing fits although there is room by its own numbers."""
+        return self.is_out and (self.fullest is None or not self.fullest.level)
+
+    @property
+    def held_words(self) -> str:
+        """Begin the sentence that nothing fits although there is room by its own numbers."""
+        holds = "; ".join(amount.words for amount in self.amounts)
+        return f"Nothing more fits into {notices.subject(self.kind, self.name)}" + (
+            f", though it holds only {holds}" if holds else ""
+        )
+
+    @property
     def notice(self) -> str:
         """Tell its owner that it fills up; empty while there is room."""
-        amount = self.fullest
-        if amount is None or not self.level:
-            return ""
-        if self.level == "notice":
-            return f"{self.subject} is {amount.percent} % full: {amount.words}."
-        if self.level == "warning":
-            return f"{self.subject} is almost full: {amount.words}. Please delete what is no longer needed."
-        return f"{self.subject} is full: {amount.words}. Nothing more can be saved there."
+        if self.is_held_elsewhere:
+            return (
+                f"{self.held_words}: it was filled within the last half minute, or all your files on its disk have "
+                "reached together what you may have there, or the disk itself is full. Look at your scratch and the "
+                "folders of your groups, too."
+            )
+        return notices.notice(self.subject, self.fullest, self.level)
 
     @property
     def nearest(self) -> str:
@@ -231,15 +178,15 @@ def of_disk(space: Space) -> Space:
     )
 
 
-def ask_disks(environment: Mapping[str, str]) -> list[Space]:
-    """Ask the file systems of all spaces that a session's variables name."""
+def ask_disks(environment: Mapping[str, str], *, is_doubted: bool = False) -> list[Space]:
+    """Ask the file systems of all spaces that a session's variables name, see `ask`."""
     user = environment.get("USER", "")
     spaces = [Space("home", user, os.fspath(Path.home()))]
     folders = [Path(path) for path in environment.get("GROUP_FOLDERS", "").split(":") if path]
     spaces += [Space("group", path.name, os.fspath(path)) for path in folders]
     if scratch := environment.get("SCRATCH"):
         spaces.append(Space("scratch", user, scratch))
-    return [_tried(of_disk(space)) for space in spaces]
+    return [_tried(of_disk(space), is_doubted=is_doubted) for space in spaces]
 
 
 def _completed(space: Space) -> Space:
@@ -248,11 +195,11 @@ def _completed(space: Space) -> Space:
     return disk if space.used_bytes is None or (disk.level == "full" and space.level != "full") else space
 
 
-def _tried(space: Space) -> Space:
-    """Try whether anything fits into a home that is almost full."""
-    if space.kind != "home" or space.level != "warning":
+def _tried(space: Space, *, is_doubted: bool) -> Space:
+    """Try whether anything fits into a home that is almost full, or of which that is doubted."""
+    if space.kind != "home" or not (is_doubted or space.level == "warning") or space.level == "full":
         return space
-    return replace(space, is_out=not room.has_room(Path(space.path)))
+    return replace(space, is_out=room.is_lack(room.tried(Path(space.path))))
 
 
 @dataclass(frozen=True)
@@ -268,6 +215,11 @@ class Spaces:
         """Give the home."""
         return next((space for space in self.spaces if space.kind == "home"), None)
 
+    @property
+    def is_out(self) -> bool:
+        """Tell whether nothing fits into the home, whatever the numbers say."""
+        return self.home is not None and self.home.is_out
+
     def of(self, path: Path) -> Space | None:
         """Give the space that a file lies in."""
         inside = [space for space in self.spaces if path == Path(space.path) or Path(space.path) in path.parents]
@@ -281,14 +233,7 @@ class Spaces:
         :param is_open: it was there before, and somebody has it open
         """
         space = self.of(path)
-        if space is None:
-            reason = f"The disk of {path.parent} is full"
-        else:
-            full = [amount.words for amount in space.amounts if amount.level == "full"]
-            full = full or ([space.nearest] if space.is_out else [])
-            used = "; ".join(full or [amount.words for amount in space.amounts])
-            reason = f"{space.subject} {'is full' if full or not used else 'has too little room left'}"
-            reason += f" ({used})" if used else ""
+        reason = f"The disk of {path.parent} is full" if space is None else _reason(space)
         fate = f"{path.name} was not written."
         if is_open:
             fate = f"{path.name} was not saved. It is still open here, and the file is as you last saved it."
@@ -300,42 +245,59 @@ class Spaces:
         return {"spaces": [space.model for space in self.spaces], "problem": self.problem}
 
 
-def ask(environment: Mapping[str, str]) -> Spaces:
-    """Ask the hub, else the file systems."""
+def _reason(space: Space) -> str:
+    """Say why something did not fit into a space."""
+    if space.is_held_elsewhere:
+        return space.held_words
+    full = [amount.words for amount in space.amounts if amount.level == "full"]
+    full = full or ([space.nearest] if space.is_out else [])
+    used = "; ".join(full or [amount.words for amount in space.amounts])
+    reason = f"{space.subject} {'is full' if full or not used else 'has too little room left'}"
+    return f"{reason} ({used})" if used else reason
+
+
+def ask(environment: Mapping[str, str], *, is_doubted: bool = False) -> Spaces:
+    """Ask the hub, else the file systems.
+
+    :param is_doubted: try whether anything fits into the home, however much room it seems to have
+    """
     try:
         found, problem = ask_hub(environment), ""
     except Away as error:
-        return Spaces(tuple(ask_disks(environment)), str(error))
+        return Spaces(tuple(ask_disks(environment, is_doubted=is_doubted)), str(error))
     if not any(space.kind == "home" for space in found):
         found = [Space("home", environment.get("USER", ""), os.fspath(Path.home())), *found]
-    return Spaces(tuple(_tried(_completed(space)) for space in found), problem)
+    return Spaces(tuple(_tried(_completed(space), is_doubted=is_doubted) for space in found), problem)
 
 
 class Memory:
     """What was said lately, so that neither pages nor saves ask more often than every few seconds."""
 
-    def __init__(self, look: Callable[[], Spaces]) -> None:
+    def __init__(self, look: Callable[[bool], Spaces]) -> None:
         self._look = look
         self._lock = threading.Lock()
         self._found: Spaces | None = None
         self._until = 0.0
 
-    def look(self, *, fresh: bool = False) -> Spaces:
+    def look(self, *, fresh: bool = False, is_doubted: bool = False) -> Spaces:
         """Give what is known; it takes as long as the hub does.
 
         :param fresh: something has just changed
+        :param is_doubted: something was just refused; see `ask`
         """
         with self._lock:
+            # Where nothing fitted it is tried until something does: the numbers may never tell.
+            is_doubted = is_doubted or (self._found is not None and self._found.is_out)
             if self._found is None or time.monotonic() > self._until or (fresh and not self._found.problem):
-                self._found = self._look()
+                self._found = self._look(is_doubted)
                 self._until = time.monotonic() + (_AWAY_SECONDS if self._found.problem else _REMEMBERED_SECONDS)
             elif self._found.problem:
                 # The hub is left alone; disks are asked each time.
-                self._found = replace(self._found, spaces=tuple(ask_disks(os.environ)))
+                self._found = replace(self._found, spaces=tuple(ask_disks(os.environ, is_doubted=is_doubted)))
             return self._found
 
 
-here = Memory(lambda: ask(os.environ))
+here = Memory(lambda is_doubted: ask(os.environ, is_doubted=is_doubted))
 """The spaces of this session."""
 
 
@@ -348,8 +310,9 @@ def lines(found: Iterable[Space]) -> list[str]:
             (space.used_bytes, space.limit_bytes, size),
             (space.used_files, space.limit_files, "{:,}".format),
         ):
-            percent = f"{100 * used // limit} %" if used is not None and limit else "-"
-            cells += ["-" if used is None else write(used), write(limit) if limit else "-", percent]
+            full = percent(used, limit)
+            cells += ["-" if used is None else write(used), write(limit) if limit else "-"]
+            cells.append("-" if full is None else f"{full} %")
         rows.append([space.title, *cells, space.path])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

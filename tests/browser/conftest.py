@@ -23,6 +23,7 @@ from support.lab import Lab
 from support.provision import ADMIN
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
+STEADY = Path(__file__).parent / "steady_chromium.py"
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -46,15 +47,14 @@ def _key_of(address: str) -> str:
 @pytest.fixture(scope="package")
 def browser(lab: Lab) -> Iterator[Browser]:
     """Start Chromium."""
-    program = shutil.which("chromium")
-    if program is None:
+    if shutil.which("chromium") is None:
         pytest.fail("chromium is missing; apt-get install --no-install-recommends chromium", pytrace=False)
     # Playwright's own 5 s are little for JupyterLab on a machine that does something else, too.
     expect.set_options(timeout=PATIENCE)
     key = _key_of(urlsplit(lab.url).netloc)
     with sync_playwright() as playwright:
         arguments = [*ARGUMENTS, f"--ignore-certificate-errors-spki-list={key}"]
-        browser = playwright.chromium.launch(executable_path=program, headless=True, args=arguments)
+        browser = playwright.chromium.launch(executable_path=STEADY, headless=True, args=arguments)
         yield browser
         browser.close()
 

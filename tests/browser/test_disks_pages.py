@@ -67,7 +67,7 @@ def test_people_see_their_disk_space_before_the_server_starts(
     expect(page.get_by_role("button", name="Start My Server")).to_be_visible()
     mine = page.get_by_role("region", name="Your disk space")
     meter = mine.get_by_role("meter", name="Home, size")
-    _reload_until(page, "10 MiB", meter.and_(page.get_by_text(re.compile(rf"1\d MiB of {LIMIT} MiB"))))
+    _reload_until(page, "10 MiB", meter.and_(page.get_by_text(re.compile(rf"1\d(\.\d)? of {LIMIT} MiB"))))
     expect(mine.get_by_role("listitem").filter(has_text="Home /home/")).to_contain_text(re.compile(r"2\d %"))
     expect(mine.get_by_text("Your home is")).to_have_count(0)
     shoot(page, "70-home-with-disk-space")
@@ -120,7 +120,7 @@ def test_an_administrator_finds_who_has_no_room_left(lab: Lab, person: Person, d
 
     disks_page.goto(f"/hub/people?q={person.name}")
     row = disks_page.get_by_role("table", name="Accounts").get_by_role("row", name=person.name)
-    expect(row).to_contain_text(re.compile(rf"\d\d MiB of {LIMIT} MiB"))
+    expect(row).to_contain_text(re.compile(rf"\d\d(\.\d)? of {LIMIT} MiB"))
     expect(row).to_contain_text("full")
 
 

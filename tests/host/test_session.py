@@ -1,6 +1,7 @@
 """A participant's session: who it is on the machine, what it can do, and where its limits are."""
 
 import json
+import shlex
 
 import pytest
 
@@ -83,6 +84,36 @@ def test_a_file_of_the_host_is_in_the_session(lab: Lab, participant: Person, ker
 def test_a_terminal_has_the_same_umask(kernel: Kernel) -> None:
     assert kernel.out("umask") == "0002"
     assert kernel.out("bash -lc umask") == "0002"
+
+
+LIST = """
+import asyncio, json, pathlib
+from labstead_session.contents import Contents
+
+folder = pathlib.Path.home() / "busy"
+folder.mkdir()
+for name in ("goes.ipynb", "stays.ipynb"):
+    (folder / name).touch()
+
+class Busy(Contents):
+    def should_list(self, name):
+        # It is asked of each entry, between two looks at it.
+        if name == "goes.ipynb":
+            (folder / name).unlink()
+        return super().should_list(name)
+
+found = asyncio.run(Busy(root_dir="/").get(str(folder)))
+print(json.dumps([entry["name"] for entry in found["content"]]))
+"""
+"""Lists a folder from which a file goes meanwhile, as with a rename in JupyterLab or a job that tidies up."""
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_hides_no_other(participant: Person, kernel: Kernel) -> None:
+    """JupyterLab asks every few seconds, and leaves a folder of which it is told that it is not there for /."""
+    assert json.loads(kernel.out(f"/opt/jupyter/bin/python -c {shlex.quote(LIST)}")) == ["stays.ipynb"]
+    folder = f"/user/{participant.name}/api/contents/home/{participant.name}/busy"
+    assert participant.api("GET", folder).status_code == 200
+    assert participant.api("GET", f"{folder}/goes.ipynb").status_code == 404
 
 
 def test_a_home_is_its_owners_alone(lab: Lab, participant: Person, neighbour: Person, kernel: Kernel) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from labstead_session import ipython, room, spaces, whole
-from labstead_session.keep import Mirror
+from labstead_session import ipython, keep, room, spaces, whole
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 
@@ -213,6 +212,14 @@ def test_the_file_system_tells_a_full_home(fill: Callable[[], None], kind: str) 
     assert found.notice.startswith("Your home is full: "), "the limit is the folder's own"
 
 
+def test_a_file_system_is_known_by_its_number(home: Path) -> None:
+    for folder in (home, Path("/"), Path("/proc")):
+        fd = os.open(folder, os.O_RDONLY)
+        told = subprocess.run(["stat", "--file-system", "--format=%t", folder], capture_output=True, check=True).stdout
+        assert f"{room.file_system(fd):x}" == told.decode().strip()
+        os.close(fd)
+
+
 # --- settings
 
 
@@ -223,7 +230,7 @@ def test_settings_made_in_a_full_home_come_into_it_once_there_is_room(
     kept.mkdir(parents=True)
     (kept / "theme").write_text("light", encoding="utf-8")
     live.mkdir()
-    mirror = Mirror(live, kept)
+    mirror = keep.Mirror(live, kept)
     mirror.settle()
     assert (live / "theme").read_text(encoding="utf-8") == "light"
     fill()
@@ -243,7 +250,7 @@ def test_settings_changed_in_the_home_come_into_the_session_and_what_is_deleted_
         folder.mkdir()
     (kept / "a").write_text("1", encoding="utf-8")
     (kept / "b").write_text("1", encoding="utf-8")
-    mirror = Mirror(live, kept)
+    mirror = keep.Mirror(live, kept)
     mirror.settle()
     (kept / "a").write_text("by hand", encoding="utf-8")
     (live / "b").unlink()
@@ -253,6 +260,57 @@ def test_settings_changed_in_the_home_come_into_the_session_and_what_is_deleted_
     (kept / "a").write_text("on the host", encoding="utf-8")
     mirror.settle()
     assert _files(live) == _files(kept) == {"a": b"in the session"}
+
+
+def test_what_was_too_large_to_load_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    kept.mkdir()
+    (kept / "layout").write_text("of months", encoding="utf-8")
+    monkeypatch.setattr(keep, "_LARGEST", 5)
+    mirror = keep.Mirror(live, kept)
+    mirror.settle()
+    live.mkdir()
+    (live / "layout").write_text("new", encoding="utf-8")
+    mirror.settle()
+    assert _files(kept) == {"layout": b"of months"}
+
+
+def test_what_was_too_many_to_load_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    (kept / "deep").mkdir(parents=True)
+    for name in ("a", "b", "deep/layout"):
+        (kept / name).write_text("of months", encoding="utf-8")
+    monkeypatch.setattr(keep, "_MOST", 2)
+    mirror = keep.Mirror(live, kept)
+    mirror.settle()
+    assert set(_files(live)) == {"a", "b"}
+    (live / "a").unlink()
+    (live / "deep").mkdir()
+    (live / "deep" / "layout").write_text("new", encoding="utf-8")
+    mirror.settle()
+    assert _files(kept) == {"b": b"of months", "deep/layout": b"of months"}
+
+
+def test_no_more_is_loaded_than_there_is_memory_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    kept.mkdir()
+    for number in range(10):
+        (kept / f"workspace-{number}").write_bytes(bytes(1000))
+    monkeypatch.setattr(keep, "_LOADED", 3500)
+    keep.Mirror(live, kept).settle()
+    assert len(_files(live)) == 3
+    assert len(_files(kept)) == 10
+
+
+def test_what_grows_too_large_in_the_session_is_still_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, kept = tmp_path / "live", tmp_path / "kept"
+    live.mkdir()
+    mirror = keep.Mirror(live, kept)
+    monkeypatch.setattr(keep, "_LARGEST", 10)
+    for content in ("small", "larger than that", "larger than that still"):
+        (live / "layout").write_text(content, encoding="utf-8")
+        mirror.settle()
+        assert _files(kept) == {"layout": content.encode()}
 
 
 # --- IPython
@@ -301,6 +359,22 @@ def _launched() -> dict[str, str]:
 def test_a_session_with_room_is_left_alone(home: Path, runtime: Path) -> None:
     assert _launched() == {"mask": 0o002}
     assert list(home.iterdir()) == list(runtime.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["bytes"], indirect=True)
+def test_a_session_starts_though_its_settings_do_not_fit_into_memory(
+    home: Path, runtime: Path, fill: Callable[[], None]
+) -> None:
+    (home / ".jupyter" / "lab" / "workspaces").mkdir(parents=True)
+    (home / ".jupyter" / "lab" / "workspaces" / "large").write_bytes(bytes(3 * 2**20))
+    fill()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", runtime], check=True)
+    try:
+        assert _launched()["JUPYTER_CONFIG_DIR"] == os.fspath(runtime / "labstead" / "config")
+        assert shutil.disk_usage(runtime).free > 2**20
+        assert _files(runtime) == {"labstead/config/migrated": b""}
+    finally:
+        subprocess.run(["umount", "--lazy", runtime], check=True)
 
 
 def test_a_session_without_room_has_what_jupyter_writes_in_memory(

@@ -23,9 +23,9 @@ def chart(*counts: int, days: int = 90) -> Chart:
     [
         (0, ["0 B", "1 B"]),
         (7, ["0 B", "2 B", "4 B", "6 B", "8 B"]),
-        (10 * G, ["0 B", "2.5 GiB", "5.0 GiB", "7.5 GiB", "10 GiB"]),
+        (10 * G, ["0 B", "2.5 GiB", "5 GiB", "7.5 GiB", "10 GiB"]),
         (193 * G, ["0 B", "50 GiB", "100 GiB", "150 GiB", "200 GiB"]),
-        (int(1.3 * 2**40), ["0 B", "512 GiB", "1.0 TiB", "1.5 TiB"]),
+        (int(1.3 * 2**40), ["0 B", "512 GiB", "1 TiB", "1.5 TiB"]),
         (900 * 2**20, ["0 B", "250 MiB", "500 MiB", "750 MiB", "1000 MiB"]),
     ],
 )
@@ -41,7 +41,7 @@ def test_more_is_higher_and_later_is_further_right_within_the_drawing() -> None:
     assert 0 < min(across) < max(across) < WIDTH
     assert 0 < min(up) < max(up) < HEIGHT
     rows = {words: height for height, words in chart(0, 5 * G, 10 * G).rows}
-    assert up == (rows["0 B"], rows["5.0 GiB"], rows["10 GiB"])
+    assert up == (rows["0 B"], rows["5 GiB"], rows["10 GiB"])
 
 
 def test_a_day_without_a_measure_leaves_its_place_free() -> None:

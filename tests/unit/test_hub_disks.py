@@ -119,9 +119,9 @@ def test_a_person_sees_what_is_theirs_before_the_server_starts(hub: Site) -> Non
     page = hub.visit(hub.log_in("anna"), "/hub/home")
     words = words_of(page.text)
     assert "Your home is almost full: 96 of 100 files and folders." in words
-    assert "Home /home/anna almost full 5.0 GiB of 10 GiB 50 %" in words
-    assert "Group ocean /groups/ocean 30 GiB of 100 GiB 30 %" in words
-    assert "Scratch /scratch/anna 3.0 GiB no limit" in words
+    assert "Home /home/anna almost full 5 of 10 GiB 50 %" in words
+    assert "Group ocean /groups/ocean 30 of 100 GiB 30 %" in words
+    assert "Scratch /scratch/anna 3 GiB no limit" in words
     assert page.text.count("<meter ") == 3
     assert "bert" not in words
     assert "carla" not in words
@@ -129,7 +129,7 @@ def test_a_person_sees_what_is_theirs_before_the_server_starts(hub: Site) -> Non
 
 def test_a_full_home_is_told_with_a_way_out(hub: Site) -> None:
     page = hub.visit(hub.log_in("bert"), "/hub/home")
-    assert "Your home is full: 10 GiB of 10 GiB." in words_of(page.text)
+    assert "Your home is full: 10 of 10 GiB." in words_of(page.text)
     assert "Your server starts anyway" in words_of(page.text)
     assert "Start" in words_of(page.text)
 
@@ -193,10 +193,10 @@ def test_the_chart_is_a_picture_with_words(hub: Site, tmp_path: Path) -> None:
     lines, words = shown("/hub/disks")
     assert lines == ["home", "group", "scratch"]
     two, one = today - timedelta(days=2), today - timedelta(days=1)
-    assert f"Homes: 1.0 GiB on {two}, 9.0 GiB on {one}, at most 9.0 GiB." in words
+    assert f"Homes: 1 GiB on {two}, 9 GiB on {one}, at most 9 GiB." in words
     lines, words = shown("/hub/disks?of=home:anna")
     assert lines == ["home", "limit"]
-    assert f"Used: 1.0 GiB on {two}, 4.0 GiB on {one}, at most 4.0 GiB. Limit: 10 GiB" in words
+    assert f"Used: 1 GiB on {two}, 4 GiB on {one}, at most 4 GiB. Limit: 10 GiB" in words
 
 
 def test_the_page_of_disks_says_when_the_service_is_away(hub: Site, accounts: Accounts) -> None:
@@ -211,7 +211,7 @@ def test_the_page_of_disks_says_when_the_service_is_away(hub: Site, accounts: Ac
 
 def test_the_page_of_people_shows_use_and_limit(hub: Site) -> None:
     words = words_of(hub.visit(hub.log_in("hubadmin"), "/hub/people").text)
-    assert "10 GiB of 10 GiB full" in words
+    assert "10 of 10 GiB full" in words
 
 
 # --- what a session may ask

@@ -11,6 +11,7 @@ from labstead_session import largest
 from labstead_session.errors import Hindered, Mistake
 
 BLOCK = 2**16
+DEPTH = 3000
 
 
 def _file(path: Path, blocks: int) -> None:
@@ -149,6 +150,54 @@ def test_read_only_folders_go_too(home: Path) -> None:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert not (home / "cache").exists()
+
+
+@pytest.fixture
+def deep(home: Path) -> Iterator[Path]:
+    """Give a folder in which folders lie in folders, deeper than Python calls itself and than a path is long."""
+    top = home / "deep"
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(DEPTH):
+        os.mkdir("folder", dir_fd=here)
+        inner = os.open("folder", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    yield top
+    subprocess.run(["rm", "-rf", top], check=True)
+
+
+def test_folders_are_seen_and_deleted_however_deep_they_lie(home: Path, deep: Path) -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    found = largest.look(home, by="files")
+    assert found.is_complete
+    assert found.things[0].path.startswith("deep/folder")
+    assert found.things[0].path.count("/") < 100, "nobody reads longer paths"
+    assert found.things[0].files > DEPTH - 100
+    assert largest.delete(home, f"{found.things[0].path}/folder") > DEPTH - 100
+    assert largest.delete(home, "deep") < 100
+    assert not deep.exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_what_is_moved_away_meanwhile_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes back up from a folder that was moved is elsewhere, and deletes there."""
+    moved = home.parent / "outside" / "0"
+    (home / "cache" / "0" / "inner").mkdir()
+    (home.parent / "outside" / "1").mkdir()
+    rmdir = os.rmdir
+
+    def move(name: str, *, dir_fd: int) -> None:
+        if name == "inner":
+            (home / "cache" / "0").rename(moved)
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", move)
+    with pytest.raises(Hindered, match="moved meanwhile"):
+        largest.delete(home, "cache")
+    assert sorted(path.name for path in moved.parent.iterdir()) == ["0", "1", "huge"]
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,19 @@
 """What a session knows of its spaces: from a hub that answers over HTTP, and from real file systems."""
 
+import errno
 import http.server
 import json
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from labstead_session import quota, spaces
-from labstead_session.spaces import Amount, Away, Memory, Space, Spaces
+from labstead_session import quota, room, spaces
+from labstead_session.spaces import Away, Memory, Space, Spaces
 
 MIB, GIB = 2**20, 2**30
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1 KiB"),
-        (1536, "1.5 KiB"),
-        (200 * MIB, "200 MiB"),
-        (2 * GIB, "2 GiB"),
-        (3 * 2**40, "3.0 TiB"),
-    ],
-)
-def test_sizes_are_written_for_people(count: int, words: str) -> None:
-    assert spaces.size(count) == words
-
-
-def test_a_use_and_its_limit_share_their_unit() -> None:
-    assert Amount("bytes", int(1.2 * GIB), 2 * GIB).words == "1.2 of 2 GiB"
-    assert Amount("bytes", 10 * MIB, 2 * GIB).words == "10 MiB of 2 GiB"
-    assert Amount("bytes", 10 * MIB, None).words == "10 MiB"
-    assert Amount("files", 1200, 100_000).words == "1,200 of 100,000 files and folders"
-
-
-@pytest.mark.parametrize(
-    ("what", "used", "limit", "level"),
-    [
-        ("bytes", 79 * MIB, 100 * MIB, ""),
-        ("bytes", 80 * MIB, 100 * MIB, "notice"),
-        ("bytes", 95 * MIB, 100 * MIB, "warning"),
-        ("bytes", 100 * MIB - 4096, 100 * MIB, "full"),
-        ("bytes", 101 * MIB, 100 * MIB, "full"),
-        ("bytes", 999 * GIB, None, ""),
-        ("files", 79, 100, ""),
-        ("files", 80, 100, "notice"),
-        ("files", 99, 100, "warning"),
-        ("files", 100, 100, "full"),
-    ],
-)
-def test_levels(what: Any, used: int, limit: int | None, level: str) -> None:
-    assert Amount(what, used, limit).level == level
 
 
 def test_what_is_nearest_to_its_limit_counts() -> None:
@@ -84,6 +42,21 @@ def test_a_refusal_names_the_space_that_the_file_is_in() -> None:
     )
     assert found.refusal(Path("/tmp/b.nc"), is_open=False).startswith("The disk of /tmp is full: b.nc was not written.")
     assert found.of(Path("/home/annabel/x")) is None
+
+
+def test_a_home_that_takes_nothing_although_it_has_room_says_so() -> None:
+    home = Space("home", "anna", "/home/anna", 5 * GIB, 3, 50 * GIB, None, is_out=True)
+    assert home.level == "full"
+    assert home.notice.startswith("Nothing more fits into your home, though it holds only 5 of 50 GiB: it was filled")
+    assert (
+        Spaces((home,))
+        .refusal(Path("/home/anna/b.ipynb"), is_open=True)
+        .startswith("Nothing more fits into your home, though it holds only 5 of 50 GiB: b.ipynb was not saved.")
+    )
+    unlimited = Space("home", "anna", "/home/anna", is_out=True)
+    assert unlimited.notice.startswith("Nothing more fits into your home: it was filled")
+    almost = Space("home", "anna", "/home/anna", 49 * GIB, 3, 50 * GIB, None, is_out=True)
+    assert almost.notice == "Your home is full: 49 of 50 GiB. Nothing more can be saved there."
 
 
 # --- the hub
@@ -183,7 +156,7 @@ def test_without_a_hub_all_spaces_of_the_session_are_looked_at(tmp_path: Path, m
 
 
 def test_what_was_said_is_remembered_for_a_while(hub: Hub) -> None:
-    memory = Memory(lambda: spaces.ask(hub.environment))
+    memory = Memory(lambda is_doubted: spaces.ask(hub.environment, is_doubted=is_doubted))
     assert memory.look() == memory.look()
     assert len(hub.asked) == 1
     memory.look(fresh=True)
@@ -192,6 +165,31 @@ def test_what_was_said_is_remembered_for_a_while(hub: Hub) -> None:
     assert memory.look(fresh=True).problem
     assert memory.look(fresh=True).problem
     assert len(hub.asked) == 3, "a hub that is away is left alone"
+
+
+def test_what_was_refused_is_tried_until_something_fits(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on all that somebody has shows in no number of the home."""
+    error: OSError | None = OSError(errno.EDQUOT, "")
+    tried = []
+
+    def try_(folder: Path) -> OSError | None:
+        tried.append(folder)
+        return error
+
+    monkeypatch.setattr(room, "tried", try_)
+    memory = Memory(lambda is_doubted: spaces.ask(hub.environment, is_doubted=is_doubted))
+    assert memory.look().home is not None
+    assert tried == [], "nothing is written while nothing was refused"
+    for is_doubted in (True, False, False):
+        found = memory.look(fresh=True, is_doubted=is_doubted).home
+        assert found is not None
+        assert found.level == "full"
+    error = None
+    for _ in range(2):
+        found = memory.look(fresh=True).home
+        assert found is not None
+        assert found.level == ""
+    assert tried == [Path("/home/anna")] * 4
 
 
 # --- the command
@@ -221,6 +219,15 @@ def test_quota_tells_a_full_home_by_its_exit_code(shell: Hub, capsys: pytest.Cap
     assert "Your home is full: 10 of 10 MiB." in capsys.readouterr().err
     assert quota.run(["--json"]) == 1
     assert json.loads(capsys.readouterr().out)["spaces"][0]["level"] == "full"
+
+
+def test_quota_tells_a_home_that_takes_nothing(
+    shell: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "tried", lambda _folder: OSError(errno.EDQUOT, ""))
+    shell.body = json.dumps({"spaces": [{**HOME, "used_bytes": MIB}]})
+    assert quota.run([]) == 1
+    assert "Nothing more fits into your home, though it holds only 1 of 10 MiB" in capsys.readouterr().err
 
 
 def test_quota_works_while_the_hub_is_down(shell: Hub, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from labstead.accounts.protocol import Space
 from labstead.errors import LabsteadError
 from labstead.hub import chart, lists
 from labstead.hub.chart import Chart, Series
-from labstead.hub.spaces import files_of, fullest, known_spaces, level_of, size
+from labstead.hub.spaces import files_of, fullest, known_spaces, level_of
 from labstead.settings import SpaceKind
-from labstead_session.notices import NOTICE, WARNING
+from labstead_session.notices import NOTICE, WARNING, size
 
 DAYS = 90
 """How far back the chart goes."""

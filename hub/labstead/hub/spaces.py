@@ -8,79 +8,25 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
 from tornado import web
 
-from labstead import amounts, usage
+from labstead import usage
 from labstead.accounts.protocol import Space
 from labstead.errors import LabsteadError
 from labstead.names import CANARY
-from labstead.settings import SpaceKind
-from labstead_session.notices import NOTICE, WARNING
+from labstead_session import notices
+from labstead_session.notices import Amount, Level
 
 REMEMBERED_SECONDS = 3.0
 """How old an answer of the service may be."""
 PATIENCE_SECONDS = 10.0
 """How long a page or a session waits for a disk that hangs."""
 _THREADS = 2
-_LEFT_BYTES = 2**20
-"""A space at 95 % with less than this left is full: file systems, btrfs above all, set aside more than a file needs."""
 _UNAVAILABLE = 503
 _AWAY = "The hub cannot tell now how full the disks are: the accounts service does not say."
-
-Level = Literal["", "notice", "warning", "full"]
-
-
-def size(count: int | None) -> str:
-    """Write a number of bytes for people."""
-    if count is None:
-        return ""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if value >= 9.95 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
-@dataclass(frozen=True)
-class Amount:
-    """How much of something is used, and how much may be."""
-
-    what: Literal["bytes", "files"]
-    used: int
-    limit: int | None
-    low: ClassVar[int] = NOTICE - 1
-    high: ClassVar[int] = WARNING - 1
-    """A meter has other colours above these, in percent."""
-
-    @property
-    def percent(self) -> int | None:
-        """Give the use in percent of the limit, rounded down; None without a limit."""
-        return amounts.percent(self.used, self.limit)
-
-    @property
-    def level(self) -> Level:
-        """Tell how urgent it is."""
-        percent = self.percent
-        if self.limit is None or percent is None or percent < NOTICE:
-            return ""
-        if percent < WARNING:
-            return "notice"
-        left = self.limit - self.used
-        return "full" if left <= 0 or (self.what == "bytes" and left < _LEFT_BYTES) else "warning"
-
-    @property
-    def words(self) -> str:
-        """Write it for people."""
-        if self.what == "bytes":
-            return f"{size(self.used)} of {size(self.limit)}" if self.limit else size(self.used)
-        limit = f" of {self.limit:,}" if self.limit else ""
-        return f"{self.used:,}{limit} files and folders"
 
 
 def bytes_of(space: Space) -> Amount | None:
@@ -95,17 +41,12 @@ def files_of(space: Space) -> Amount | None:
 
 def amounts_of(space: Space) -> list[Amount]:
     """Give what there is to say of a space: bytes, and files where they are limited."""
-    files = files_of(space)
-    return [amount for amount in (bytes_of(space), files if files and files.limit else None) if amount]
+    return notices.amounts(space.used_bytes, space.limit_bytes, space.used_files, space.limit_files)
 
 
 def fullest(space: Space) -> Amount | None:
     """Give what is nearest to its limit, bytes or files; None without a limit."""
-    return max(
-        (amount for amount in amounts_of(space) if amount.percent is not None),
-        key=lambda amount: amount.percent or 0,
-        default=None,
-    )
+    return notices.fullest(amounts_of(space))
 
 
 def level_of(space: Space) -> Level:
@@ -116,27 +57,14 @@ def level_of(space: Space) -> Level:
 
 def title(space: Space) -> str:
     """Give what its owner calls a space."""
-    titles: dict[SpaceKind, str] = {"home": "Home", "group": f"Group {space.name}", "scratch": "Scratch"}
-    return titles[space.kind]
+    return notices.title(space.kind, space.name)
 
 
 def notice_of(space: Space) -> str:
     """Tell the owner of a space that it fills up, and what to do; nothing while there is room."""
-    amount = fullest(space)
-    if amount is None or not amount.level:
-        return ""
-    whose: dict[SpaceKind, str] = {
-        "home": "Your home",
-        "group": f"The folder of the group {space.name}",
-        "scratch": "Your scratch",
-    }
-    subject = whose[space.kind]
-    if amount.level == "notice":
-        return f"{subject} is {amount.percent} % full: {amount.words}."
-    if amount.level == "warning":
-        return f"{subject} is almost full: {amount.words}. Please delete what is no longer needed."
-    words = f"{subject} is full: {amount.words}. Nothing more can be saved there."
-    if space.kind == "home":
+    level = level_of(space)
+    words = notices.notice(notices.subject(space.kind, space.name), fullest(space), level)
+    if space.kind == "home" and level == "full":
         words += (
             " Your server starts anyway: it shows what takes up most and lets you delete it, or use a terminal there."
             " If you need more room, ask an administrator."

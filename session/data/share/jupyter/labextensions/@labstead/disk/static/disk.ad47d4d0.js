@@ -15,6 +15,8 @@
   const CALM = 60000;
   const TIGHT = 15000;
   const SAVED = 2000;
+  /* And after something was deleted, as the hub says for 3 s what it said last. */
+  const DELETED = 3500;
   const LEVELS = ['', 'notice', 'warning', 'full'];
   /* Percent below which there is room enough again, after the level of that place was told. */
   const ENOUGH = [0, 75, 90, 95];
@@ -37,17 +39,6 @@
     }
     node.append(...content);
     return node;
-  }
-
-  function size(bytes) {
-    let value = bytes;
-    for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {
-      if (value < 1024) {
-        return `${value >= 100 || Number.isInteger(value) ? Math.round(value) : value.toFixed(1)} ${unit}`;
-      }
-      value /= 1024;
-    }
-    return `${value.toFixed(1)} TiB`;
   }
 
   const count = number => number.toLocaleString('en');
@@ -221,7 +212,7 @@
       place.append(...choices);
       remove.addEventListener('click', () => {
         place.replaceChildren(sure, ' ', keep);
-        this.status.textContent = `Delete ${what}, ${size(thing.bytes)}, for good? It cannot be brought back.`;
+        this.status.textContent = `Delete ${what}, ${thing.size}, for good? It cannot be brought back.`;
         keep.focus();
       });
       keep.addEventListener('click', () => {
@@ -247,7 +238,7 @@
         'tr',
         {},
         element('td', {}, name),
-        element('td', { class: 'number' }, size(thing.bytes)),
+        element('td', { class: 'number' }, thing.size),
         element('td', { class: 'number' }, count(thing.files)),
         place
       );
@@ -310,6 +301,9 @@
 
       async function changed() {
         await look(true);
+        if (home && home.level) {
+          plan(DELETED, true);
+        }
         if (app.commands.hasCommand('filebrowser:refresh')) {
           void app.commands.execute('filebrowser:refresh');
         }
