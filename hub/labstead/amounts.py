@@ -3,6 +3,10 @@
 The one rule: K, M, G and T are powers of 1024, as in the settings.
 """
 
+from labstead_session.notices import percent
+
+__all__ = ["human_size", "limit_words", "percent"]
+
 
 def human_size(size: int | None) -> str:
     """Write bytes for people; nothing where there is no number."""
@@ -17,8 +21,3 @@ def limit_words(size: int | None, files: int | None) -> str:
     parts = [human_size(size)] if size else []
     parts += [f"{files} files"] if files else []
     return ", ".join(parts) or "no limit"
-
-
-def percent(used: int | None, limit: int | None) -> int | None:
-    """Say how full something is; None where there is no limit, or nothing is known."""
-    return 100 * used // limit if used is not None and limit else None

@@ -1,16 +1,22 @@
 """Archives of homes and group folders that were removed.
 
-The one rule: nothing is deleted before the archive of it was read back, compared and written to the disk for good, and
-an archive is never written over. A folder that is in its archive is renamed before it is deleted, so that a deletion
-that was cut off is not taken for a smaller folder. These functions are for root; they may take hours.
+The one rule: nothing is deleted before the archive of it was written to the disk for good, read back and compared with
+what was read of the folder, where nothing has changed since; and an archive is never written over, nor fills the disk.
+A folder that is in its archive is renamed before it is deleted, so that a deletion that was cut off is not taken for a
+smaller folder. These functions are for root; they may take hours.
 """
 
 import fcntl
+import gzip
+import hashlib
 import os
 import re
+import select
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+import zlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -18,11 +24,23 @@ from pydantic import BaseModel, ConfigDict
 
 from labstead.accounts import homes
 from labstead.accounts.protocol import Account, Group
+from labstead.amounts import human_size
+from labstead.disks import probe
 from labstead.errors import LabsteadError
 from labstead.settings import Accounts
 
-_SECONDS = 17 * 3600
-"""How long one archive may take; labstead-tidy.service has a little more."""
+SECONDS = 17 * 3600
+"""How long one archive may take; labstead-tidy.service has a little more for all of a night."""
+
+_CHUNK = 2**20
+_TICK_SECONDS = 0.05
+"""More than what the time of a file's change is behind the clock; see CLOCK_REALTIME_COARSE."""
+_LEVEL = 6
+"""What gzip does where it is not told."""
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+_SPARED = 2 * 2**30
+"""Bytes that archives leave free: as a rule they are on the disk of the system, which must not be full."""
 
 _END = 150
 """Characters of each end of a program's complaint."""
@@ -75,14 +93,15 @@ def leftovers(root: Path | None) -> tuple[int, ...]:
     return tuple(sorted({int(match[2]) for match in names if match}))
 
 
-def archive_home(settings: Accounts, account: Account) -> Path | None:
+def archive_home(settings: Accounts, account: Account, seconds: float = SECONDS) -> Path | None:
     """Put the home of an account that was removed into an archive, then delete it, and its scratch too.
 
+    :param seconds: how long the archive may take
     :return: the archive; None where there is no such home
     :raises LabsteadError: when it fails; the home is still there then
     """
     folder = homes.removed(settings.home_root, account.uid)
-    archive = _put_away(folder, settings.archive_root / f"{account.name}-{account.uid}.tar.gz")
+    archive = _put_away(folder, settings.archive_root / f"{account.name}-{account.uid}.tar.gz", seconds)
     delete_scratch(settings, account.uid)
     return archive
 
@@ -104,11 +123,11 @@ def archive_folder(settings: Accounts, group: Group) -> Path | None:
     return archive_lost_folder(settings, group.gid, group.name)
 
 
-def archive_lost_folder(settings: Accounts, gid: int, name: str = "group") -> Path | None:
-    """Archive the folder of a group of which nothing but the number may be known."""
+def archive_lost_folder(settings: Accounts, gid: int, name: str = "group", seconds: float = SECONDS) -> Path | None:
+    """Archive the folder of a group of which nothing but the number may be known; see `archive_home`."""
     folder = homes.removed(settings.group_root, gid)
     _close(folder)
-    return _put_away(folder, settings.archive_root / "groups" / f"{name}-{gid}.tar.gz")
+    return _put_away(folder, settings.archive_root / "groups" / f"{name}-{gid}.tar.gz", seconds)
 
 
 def delete_folder(settings: Accounts, group: Group) -> None:
@@ -129,28 +148,37 @@ def _short(words: str) -> str:
     return words if len(words) <= 2 * _END else f"{words[:_END]} … {words[-_END:]}"
 
 
-def _run(command: Sequence[str], stdout: int = subprocess.DEVNULL) -> None:
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+def _printable(path: str | Path) -> str:
+    """Give a path as a message can have it; names of files are any bytes."""
+    return _short(os.fsencode(path).decode(errors="replace"))
+
+
+def _failure(program: str, code: int, complaints: bytes) -> LabsteadError:
+    lines = complaints.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    return LabsteadError(f"{program}: {_short(lines[0].removeprefix(f'{program}: '))}")
+
+
+def _late(program: str, seconds: float) -> LabsteadError:
+    return LabsteadError(f"{program}: still not done after {seconds / 3600:.1f} hours")
+
+
+def _run(command: Sequence[str], stdout: int = subprocess.DEVNULL, seconds: float = SECONDS) -> bytes:
+    """Run a program; give what it printed, where `stdout` is a pipe."""
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
-            env=environment,
+            env=_ENVIRONMENT,
         )
     except subprocess.TimeoutExpired:
-        raise LabsteadError(f"{command[0]}: still not done after {_SECONDS // 3600} hours") from None
+        raise _late(command[0], seconds) from None
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-        raise LabsteadError(f"{command[0]}: {_short(lines[0].removeprefix(f'{command[0]}: '))}")
-
-
-def _differences(archive: Path, folder: Path) -> None:
-    """Compare an archive with the folder that is in it; :raises LabsteadError: when they differ."""
-    _run(["tar", "--compare", "--gzip", f"--file={archive}", f"--directory={folder}"])
+        raise _failure(command[0], done.returncode, done.stderr)
+    return done.stdout or b""
 
 
 @contextmanager
@@ -163,6 +191,7 @@ def _alone(archive: Path) -> Iterator[Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabsteadError(f"{archive} is being made at this moment") from None
+        os.ftruncate(descriptor, 0)  # what a run that was killed left takes room
         try:
             yield partial
         finally:
@@ -176,14 +205,14 @@ def _archived(folder: Path) -> Path:
     return folder.with_name(folder.name.replace(".removed-", ".archived-"))
 
 
-def _put_away(folder: Path, archive: Path) -> Path | None:
+def _put_away(folder: Path, archive: Path, seconds: float) -> Path | None:
     done = _archived(folder)
     try:
         if folder.is_dir() and not folder.is_symlink() and not done.exists():
             require_nothing_mounted(folder)
             archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _alone(archive) as partial:
-                _bring_in(folder, archive, partial)
+                _bring_in(folder, archive, partial, seconds)
                 folder.rename(done)
                 _flush(done.parent)
         _delete(done)
@@ -192,36 +221,123 @@ def _put_away(folder: Path, archive: Path) -> Path | None:
     return archive if archive.is_file() else None
 
 
-def _bring_in(folder: Path, archive: Path, partial: Path) -> None:
+def _bring_in(folder: Path, archive: Path, partial: Path, seconds: float) -> None:
     """Make an archive in `partial` and put it in place; one that is there must be of this very folder."""
     if archive.exists():
         try:
-            _differences(archive, folder)
+            # It reads holes in files too, but only what was cut off just before its end comes here.
+            _run(["tar", "--compare", "--gzip", f"--file={archive}", f"--directory={folder}"], seconds=seconds)
         except LabsteadError as error:
             raise LabsteadError(f"{archive} is there already and is not of {folder} ({error}); look at both") from None
         return
-    _make(partial, folder)
+    _make(partial, folder, seconds)
     partial.rename(archive)
     _flush(archive.parent)
 
 
+def _require_room(folder: Path, source: Path) -> None:
+    """Refuse to fill the disk of archives. No estimate beforehand: paths, holes and shared blocks belie it."""
+    status = os.statvfs(folder)
+    if status.f_bavail * status.f_frsize < _SPARED:
+        raise LabsteadError(
+            f"no room for the archive of {source}: {folder} has less than the {human_size(_SPARED)} that stay free; "
+            "make room there, or set storage_archive_root to a folder on another disk"
+        )
+
+
 def require_nothing_mounted(folder: Path) -> None:
-    """Refuse a folder with a mount inside, which would not be in the archive."""
-    inside = f"{folder}/"
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        place = line.split()[4].encode().decode("unicode_escape")  # \040 is a blank, proc(5)
-        if place.startswith(inside):
-            raise LabsteadError(f"something is mounted at {place}; unmount it first")
+    """Refuse a folder with a mount or a subvolume inside, which would not be in the archive."""
+    for point in probe.mount_points():
+        if folder in point.parents:
+            raise LabsteadError(f"something is mounted at {_printable(point)}; unmount it first")
+    if folder.is_dir():
+        _require_no_subvolume(folder)
 
 
-def _make(partial: Path, folder: Path) -> None:
-    """Make an archive, read it back and bring it to the disk."""
+def _require_no_subvolume(folder: Path) -> None:
+    """Refuse what whoever has a shell on the machine can make in a home on btrfs, and tar would leave out."""
+    # The top folder of each subvolume has this inode, BTRFS_FIRST_FREE_OBJECTID.
+    tops = ["-xdev", "-ignore_readdir_race", "-inum", "256", "-type", "d", "-printf", "%D %p\\0"]
+    for line in _run(["find", str(folder), *tops], stdout=subprocess.PIPE).split(b"\0")[:-1]:
+        device, path = os.fsdecode(line).split(" ", 1)
+        if int(device) != folder.stat().st_dev:
+            raise LabsteadError(
+                f"{_printable(path)} is a subvolume of its own, which no archive would hold; make it a folder, or "
+                "delete it with `btrfs subvolume delete`"
+            )
+
+
+def _make(partial: Path, folder: Path, seconds: float) -> None:
+    """Make an archive, bring it to the disk and read it back.
+
+    Not by `tar --compare`: it reads the holes of a file, which can be of any size, and knows no path that is very long.
+    """
+    begin = time.time_ns()
+    time.sleep(_TICK_SECONDS)
+    deadline = time.monotonic() + seconds
+    written = hashlib.sha256()
+    _require_room(partial.parent, folder)
     with partial.open("wb") as stream:
-        options = ["--create", "--gzip", "--numeric-owner", "--acls", "--xattrs", "--sparse", "--one-file-system"]
-        _run(["tar", *options, f"--directory={folder}", "."], stdout=stream.fileno())
+        with (
+            gzip.GzipFile("", "wb", _LEVEL, stream) as packed,
+            closing(_packed(folder, deadline, seconds)) as chunks,
+        ):
+            for chunk in chunks:
+                written.update(chunk)
+                packed.write(chunk)
+                _require_room(partial.parent, folder)
         stream.flush()
         os.fsync(stream.fileno())
-    _differences(partial, folder)
+    if _digest(partial, deadline, seconds) != written.digest():
+        raise LabsteadError(f"{partial}: what was read back is not what was written")
+    changed = ["find", str(folder), "-xdev", "-newerct", f"@{begin // 10**9}.{begin % 10**9:09}", "-print0", "-quit"]
+    if found := _run(changed, stdout=subprocess.PIPE, seconds=max(1, deadline - time.monotonic())):
+        raise LabsteadError(f"{_printable(os.fsdecode(found[:-1]))} changed while it was archived")
+
+
+def _packed(folder: Path, deadline: float, seconds: float) -> Generator[bytes]:
+    """Give what tar makes of a folder, piece by piece."""
+    options = ["--create", "--numeric-owner", "--acls", "--xattrs", "--sparse", "--one-file-system"]
+    command = ["tar", *options, f"--directory={folder}", "."]
+    said = b""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENVIRONMENT
+    ) as tar:
+        waiting = [stream for stream in (tar.stdout, tar.stderr) if stream]
+        try:
+            while waiting:
+                left = deadline - time.monotonic()
+                ready = select.select(waiting, [], [], max(0, left))[0]
+                if left <= 0 or not ready:
+                    raise _late("tar", seconds)
+                for stream in ready:
+                    if not (chunk := os.read(stream.fileno(), _CHUNK)):
+                        waiting.remove(stream)
+                    elif stream is tar.stdout:
+                        yield chunk
+                    else:
+                        said += chunk[: _CHUNK - len(said)]
+            tar.wait(max(1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise _late("tar", seconds) from None
+        finally:
+            tar.kill()
+    if tar.returncode:
+        raise _failure("tar", tar.returncode, said)
+
+
+def _digest(file: Path, deadline: float, seconds: float) -> bytes:
+    """Read an archive and sum up what is in it."""
+    found = hashlib.sha256()
+    try:
+        with gzip.open(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                found.update(chunk)
+                if time.monotonic() > deadline:
+                    raise _late("reading the archive back", seconds)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise LabsteadError(f"{file}: cannot be read back: {error}") from None
+    return found.digest()
 
 
 def _flush(folder: Path) -> None:
@@ -243,6 +359,9 @@ def _delete(folder: Path) -> None:
     """Delete a folder, but nothing that is mounted inside it."""
     if not folder.exists():
         return
+    # Its owner may make a subvolume read-only; then root cannot write there either.
+    if probe.mount_of(folder).kind == "btrfs" and not os.access(folder, os.W_OK):
+        _run(["btrfs", "property", "set", "-t", "subvol", str(folder), "ro", "false"])
     _run(["rm", "--recursive", "--force", "--one-file-system", "--", str(folder)])
     if folder.exists():
         raise LabsteadError(f"{folder} could not be deleted whole; is something mounted inside?")

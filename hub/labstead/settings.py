@@ -24,24 +24,33 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SIZE = re.compile(r"(\d+)([KMGT]?)")
 _FACTOR = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_MOST = 2**63 - 2**40
+"""Bytes; the kernel's limits end just before 8388608T, whatever the file system."""
+_DIGITS = 30
+"""How long a number may be that is looked at; Python refuses very long ones."""
 
 
 def parse_size(value: object) -> int:
     """Turn `512M` or `4G` into bytes; K, M, G and T are powers of 1024, a plain number is bytes.
 
-    :raises ValueError: when it is neither
+    :raises ValueError: when it is neither, or more than a limit can be
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) == 0:
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    match = _SIZE.fullmatch(text)
+    if match is None or not match[1].strip("0"):
         raise ValueError(f"{value!r} is not a size; write a number and K, M, G or T, like 4G")
-    return int(match[1]) * _FACTOR[match[2]]
+    size = int(match[1]) * _FACTOR[match[2]] if len(match[1]) <= _DIGITS else _MOST + 1
+    if size > _MOST:
+        raise ValueError(f"{text[:_DIGITS]} is too large a size; the largest is {_MOST // 2**40}T")
+    return size
 
 
 def _absolute(path: Path) -> Path:
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{str(path)!r} is not an absolute path")
+    # They go into units, fstab and tmpfiles.d too, where these mean something else.
+    if found := re.search(r"""[\s*?\[\]{}"'\\$%:,;#]""", str(path)):
+        raise ValueError(f"{str(path)!r} has {found[0]!r} in it; name a folder with letters, digits and any of . _ - +")
     return path
 
 
@@ -110,11 +119,6 @@ class Quotas(_Settings):
     def of(self, kind: SpaceKind) -> Limit:
         """Give the limit of a kind of space."""
         return {"home": self.home, "group": self.group, "scratch": self.scratch}[kind]
-
-    @property
-    def any(self) -> bool:
-        """Tell whether anything is limited."""
-        return any(limit.bytes or limit.files for limit in (self.home, self.group, self.scratch))
 
 
 class Accounts(_Settings):

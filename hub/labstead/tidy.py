@@ -9,6 +9,7 @@ import os
 import pwd
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -40,6 +41,8 @@ _DU_SECONDS = 4 * 3600
 _SLACK = 5
 """Percent that a space has to become emptier by before its people are told anew that it fills up."""
 _MEND_SECONDS = 2 * 3600
+_MOST_SECONDS = archive.SECONDS
+"""When no archive is begun or gone on with any more; labstead-tidy.service ends an hour later."""
 
 
 class Line(BaseModel):
@@ -109,20 +112,24 @@ class Tidying:
         self._state = _read_state(self._state_file)
         self._lines: list[Line] = []
         self._full: list[str] = []
+        self._deadline = time.monotonic() + _MOST_SECONDS
 
     def run(self) -> Iterator[Line]:
-        """Do it, line by line."""
+        """Do it, line by line.
+
+        Archives come last: one can take hours, by what somebody put into their home.
+        """
         people = [account for account in self._site.accounts.accounts() if account.kind != "canary"]
-        steps = (self._close(people), self._warn(people), self._archive(people), self._leftovers(), self._delete())
+        steps = [self._close(people), self._warn(people), self._delete()]
+        if not self._check:
+            steps += [self._end_shares(people), self._mend_folders(), self._follow_limits(), self._measure(people)]
+            steps += [self._tell_administrators()]
+        # New ones before those that did not come to their end before, as they may not today either.
+        steps += [self._archive(people), self._leftovers()]
+        if not self._check:
+            steps += [self._tell_administrators()]
         for step in steps:
             yield from self._noted(step)
-        if self._check:
-            return
-        yield from self._noted(self._end_shares(people))
-        yield from self._noted(self._mend_folders())
-        yield from self._noted(self._follow_limits())
-        yield from self._noted(self._measure(people))
-        yield from self._noted(self._tell_administrators())
 
     def _noted(self, lines: Iterable[Line]) -> Iterator[Line]:
         """Give a step's lines; where the step as a whole fails, that is one of them."""
@@ -216,13 +223,21 @@ class Tidying:
                 if self._check:
                     lines.append(Line(words=words))
                 else:
+                    seconds = self._seconds_left()
                     gone = administration.remove(self._site, account)
-                    file = archive.archive_home(self._settings, gone)
+                    file = archive.archive_home(self._settings, gone, seconds)
                     lines.append(Line(words=f"{words}; home in {file}"))
                     lines += self._mail(
                         mail.archived(self._site.hub, account.name, account.email, self._deletion_day())
                     )
             yield from lines
+
+    def _seconds_left(self) -> float:
+        """Say how long an archive may take today."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise LabsteadError("not archived, as other archives took all the time of today; tomorrow it is tried anew")
+        return left
 
     def _require_removable(self, account: Account) -> None:
         if account.name in self._site.hub.admins:
@@ -239,22 +254,23 @@ class Tidying:
         """Archive what removals that were cut off left."""
         homes, folders = (archive.leftovers(root) for root in (self._settings.home_root, self._settings.group_root))
         gone = {account.uid: account for account in self._site.accounts.accounts(retired=True)} if homes else {}
-        for uid in homes:
+        for uid in self._in_turn(homes):
             lines: list[Line] = []
             with self._failing(f"{self._settings.home_root}/.removed-{uid}", lines):
                 if uid not in gone:
                     raise LabsteadError("the ledger does not know whose home this was; look at it and delete it")
                 words = f"{gone[uid].name}: home that was left of a removal"
                 if not self._check:
-                    words += f", now in {archive.archive_home(self._settings, gone[uid])}"
+                    words += f", now in {archive.archive_home(self._settings, gone[uid], self._seconds_left())}"
                 lines.append(Line(words=words))
             yield from lines
-        for gid in folders:
+        for gid in self._in_turn(folders):
             lines = []
             with self._failing(f"{self._settings.group_root}/.removed-{gid}", lines):
                 words = f"group {gid}: folder that was left of a removal"
                 if not self._check:
-                    words += f", now in {archive.archive_lost_folder(self._settings, gid)}"
+                    file = archive.archive_lost_folder(self._settings, gid, seconds=self._seconds_left())
+                    words += f", now in {file}"
                 lines.append(Line(words=words))
             yield from lines
         for uid in archive.leftovers(self._settings.scratch_root):
@@ -264,6 +280,11 @@ class Tidying:
                     archive.delete_scratch(self._settings, uid)
                 lines.append(Line(words=f"uid {uid}: scratch that was left of a removal deleted"))
             yield from lines
+
+    def _in_turn(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Begin with another one each day, so that one that takes all the time does not do so each day."""
+        first = self._today.toordinal() % max(1, len(numbers))
+        return (*numbers[first:], *numbers[:first])
 
     def _delete(self) -> Iterator[Line]:
         """Delete archives that were kept for long enough."""
@@ -382,6 +403,8 @@ class Tidying:
             words = ["What was done today:", "\n".join(line.words for line in self._lines)]
             words += ["Full, or nearly so:", "\n".join(self._full)] if self._full else []
             yield from self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
+        # This comes before the archives and after them; each line is told once.
+        self._lines, self._full = [], []
 
 
 def _fullness(space: Space) -> int:

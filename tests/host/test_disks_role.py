@@ -35,10 +35,55 @@ def test_the_disk_itself_is_no_way_around(lab: Lab) -> None:
     assert lab.machine.out("stat", "--format=%U:%a", "/srv/test.img") == "root:600"
 
 
+# What systemd makes of /etc/fstab at the next boot.
+BOOT = r"""
+units=$(mktemp -d)
+/usr/lib/systemd/system-generators/systemd-fstab-generator "$units" "$units" "$units"
+cd "$units"
+for root in /srv/labstead/test.img /home /groups /scratch; do
+    unit=$(systemd-escape --path --suffix=mount "$root")
+    ls -d local-fs.target.*/"$unit"
+    grep -x 'Before=.*local-fs.target.*' "$unit"
+done
+rm -r "$units"
+"""
+
+
+def test_a_dead_disk_keeps_nobody_from_booting_and_is_waited_for(lab: Lab) -> None:
+    units = ("srv-labstead-test.img", "home", "groups", "scratch")
+    told = lab.machine.sh(BOOT).stdout.splitlines()
+    # Wanted, not required: a machine that needs a dead disk ends where nobody can log in.
+    assert told[::2] == [f"local-fs.target.wants/{unit}.mount" for unit in units]
+    assert all("local-fs.target" in line for line in told[1::2])
+
+
 def test_limits_are_proved_and_nothing_stays(lab: Lab) -> None:
     done = lab.machine.run("labstead", "disk", "prove", *ROOTS)
     assert (done.stdout, done.stderr) == ("", "")
     assert lab.machine.sh("ls -A /home /groups /scratch | grep proof || true").stdout == ""
+
+
+FULL = r"""
+truncate --size=200M /root/try-full
+mkfs.btrfs --quiet /root/try-full
+mkdir -p /srv/try-full
+mount -o loop /root/try-full /srv/try-full
+btrfs quota enable /srv/try-full
+for size in 128 64 32 16 8 4 2 1; do
+    fallocate --length "${size}M" "/srv/try-full/$size" || true
+done
+"""
+
+
+def test_a_disk_that_is_too_full_to_try_is_told_of_and_stops_no_run(lab: Lab) -> None:
+    try:
+        lab.machine.sh(FULL, timeout=60)
+        for words, code in (((), 1), (("--may-wait",), 0)):
+            done = lab.machine.run("labstead", "disk", "prove", *words, "/srv/try-full", "/home", check=False)
+            assert (done.returncode, done.stdout) == (code, "")
+            assert done.stderr == ("labstead: /srv/try-full: too full to try whether limits hold; make 32 MB of room\n")
+    finally:
+        lab.machine.sh("umount /srv/try-full; rm -rf /root/try-full /srv/try-full", check=False)
 
 
 def test_what_holds_no_limit_is_told_in_one_line(lab: Lab) -> None:
@@ -61,13 +106,13 @@ def test_a_folder_that_is_missing_is_told_in_one_line(lab: Lab) -> None:
 
 MAKE = r"""
 mkdir -p /srv/try/full/anna /srv/try/plain /srv/try/off
-truncate --size=200M /root/try-ext4 /root/try-swap /root/try-off
+truncate --size=200M /root/try-ext4 /root/try-data /root/try-off
 mkfs.ext4 -q -L thesis /root/try-ext4
-mkswap --quiet /root/try-swap
+dd if=/dev/urandom of=/root/try-data bs=64K count=1 seek=32 conv=notrunc status=none
 mkfs.btrfs --quiet /root/try-off
 mount -o loop /root/try-off /srv/try/off
 ln -s "$(losetup --find --show /root/try-ext4)" /dev/try-ext4
-ln -s "$(losetup --find --show /root/try-swap)" /dev/try-swap
+ln -s "$(losetup --find --show /root/try-data)" /dev/try-data
 # A kernel without quotas on XFS and ext4, whatever this one has.
 printf 'CONFIG_EXT4_FS=y\nCONFIG_XFS_FS=y\n# CONFIG_XFS_QUOTA is not set\nCONFIG_BTRFS_FS=y\n' | gzip >/root/try-config
 if [ -e /proc/config.gz ]; then
@@ -79,9 +124,9 @@ fi
 UNDO = r"""
 umount /srv/try/off || true
 losetup --detach "$(readlink /dev/try-ext4)" || true
-losetup --detach "$(readlink /dev/try-swap)" || true
+losetup --detach "$(readlink /dev/try-data)" || true
 umount /proc/config.gz || rm -f "/boot/config-$(uname -r)"
-rm -rf /dev/try-ext4 /dev/try-swap /root/try-* /srv/try
+rm -rf /dev/try-ext4 /dev/try-data /root/try-* /srv/try
 """
 
 _ROOTS = {
@@ -94,7 +139,7 @@ MISTAKES = {
         **_ROOTS,
         "storage_disks": [
             {"device": "/dev/try-ext4", "filesystem": "btrfs", "holds": ["home"]},
-            {"device": "/dev/try-swap", "filesystem": "btrfs", "holds": ["group"]},
+            {"device": "/dev/try-data", "filesystem": "btrfs", "holds": ["group"]},
             {"file": "/srv/try.img", "size": "1G", "filesystem": "xfs", "holds": ["scratch"]},
         ],
     },
@@ -109,10 +154,10 @@ MISTAKES = {
 }
 LINES = {
     "disks": [
-        ["/dev/try-ext4: holds ext4 (label thesis)", "wipefs --all /dev/try-ext4"],
-        ["/dev/try-swap: holds swap", "wipefs --all /dev/try-swap"],
+        ["/dev/try-ext4: holds ext4 (label thesis)", "blkdiscard --force --zeroout /dev/try-ext4"],
+        ["/dev/try-data: holds data without a signature (at byte 20971", "blkdiscard --force --zeroout /dev/try-data"],
         ["/srv/try.img: this kernel has no quotas for xfs (CONFIG_XFS_QUOTA)", "boot one that has"],
-        ["/srv/try/full: holds anna, which /dev/try-ext4 would hide", "move all of it away"],
+        ["/srv/try/full: holds anna, which /dev/try-ext4 would hide", "set storage_home_root to a new folder"],
     ],
     "mounts": [
         ["/srv/try/plain: ", "no quotas for ext4 (CONFIG_QUOTA, CONFIG_QFMT_V2)", "storage_disks"],
@@ -130,12 +175,15 @@ LINES = {
 def refused(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Attempt]]:
     """Run site.yml with each of the mistakes, on devices that hold something."""
     folder: Path = tmp_path_factory.mktemp("disks")
-    devices = "sha256sum /dev/try-ext4 /dev/try-swap; cat /etc/fstab; findmnt --list --noheadings"
+    devices = "sha256sum /dev/try-ext4 /dev/try-data; cat /etc/fstab; findmnt --list --noheadings"
 
     def state() -> set[str]:
         lines = (provision.fingerprint(lab.machine) + lab.machine.sh(devices).stdout).splitlines()
-        # The hub runs, and notes what people do; what lies on the disk is written to the file that the disk is.
-        return {line for line in lines if not line.startswith(("/var/lib/labstead/hub", "/srv/test.img "))}
+        # The hub runs, and notes what people do; what lies on the disk is written to the file that the disk is; the
+        # first log-in by ssh after a boot has a mount of its own.
+        return {
+            line for line in lines if not line.startswith(("/var/lib/labstead/hub", "/srv/test.img ", "/run/user/"))
+        }
 
     lab.machine.sh(UNDO, check=False)
     lab.machine.sh(MAKE)

@@ -1,7 +1,11 @@
 """What the look at disks makes of what it finds; tests/host has the devices."""
 
+import errno
 import importlib.util
+import os
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +67,102 @@ def test_what_is_on_a_disk_is_known_by_its_signs(tmp_path: Path, name: str, ther
     assert check.what_is_there(found) == there
 
 
+def _gpt_at_the_end(size: int) -> bytes:
+    """Give a disk of which only the backup of its partition table is left: UEFI specification, chapter 5.3."""
+    sectors = size // 512
+    entry = bytes.fromhex("af3dc60f838472478e793d69d8477de4") + b"1" * 16 + struct.pack("<QQQ", 2048, 4095, 0)
+    entries = entry.ljust(128 * 128, b"\0")
+    place = (sectors - 1, 1, 34, sectors - 34, b"2" * 16, sectors - 33, 128, 128, zlib.crc32(entries))
+    header = bytearray(struct.pack("<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, *place))
+    header[16:20] = struct.pack("<I", zlib.crc32(header))
+    return bytes(size - 33 * 512) + entries + bytes(header).ljust(512, b"\0")
+
+
+def _raid(size: int) -> bytes:
+    """Give a member of an array: struct mdp_superblock_1 at 4 KiB, include/uapi/linux/raid/md_p.h."""
+    block = bytearray(256)
+    block[:8] = struct.pack("<II", 0xA92B4EFC, 1)
+    block[16:32] = b"array of labstead"[:16]
+    block[144:152] = struct.pack("<Q", 8)  # super_offset, in sectors
+    total = sum(struct.unpack("<64I", block))
+    block[216:220] = struct.pack("<I", ((total & 0xFFFFFFFF) + (total >> 32)) & 0xFFFFFFFF)
+    return (bytes(4096) + block).ljust(size, b"\0")
+
+
+def _zfs(size: int) -> bytes:
+    """Give a member of a pool, with its uberblocks from 128 KiB of the first label on, each 1 KiB."""
+    label = bytes(128 * 1024) + struct.pack("<QQQ", 0x00BAB10C, 5000, 7).ljust(1024, b"\0") * 128
+    return (label + label).ljust(size, b"\0")
+
+
+SIZE = 8 * 2**20
+MADE = {
+    "gpt": (_gpt_at_the_end(SIZE), "gpt"),
+    "raid": (_raid(SIZE), "linux_raid_member"),
+    # Version 1: its key material needs no checksum; LUKS1 on-disk format specification.
+    "luks": ((b"LUKS\xba\xbe\0\1" + b"aes".ljust(32, b"\0")).ljust(SIZE, b"\0"), "crypto_LUKS"),
+    # Without the list of what is in the pool, which some versions of libblkid want: then it is data all the same.
+    "zfs": (_zfs(SIZE), ""),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_looks_empty_at_a_glance_is_known_by_its_signs(tmp_path: Path, name: str) -> None:
+    content, there = MADE[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    text = check.what_is_there(check.signs(str(path)))
+    assert text == there or (text and not there)
+
+
+@pytest.mark.parametrize("where", [0, 2**20 + 5, 40 * 2**20 - 1, 20 * 2**20])
+def test_data_without_a_signature_is_not_empty(tmp_path: Path, where: int) -> None:
+    """Plain encryption, a database, a file system whose beginning somebody has overwritten."""
+    path = tmp_path / "disk"
+    with path.open("wb") as stream:
+        stream.truncate(40 * 2**20)
+        if where == 20 * 2**20:  # far from both ends: found where a sample is
+            where -= 2**20
+            stream.seek(where)
+            stream.write(b"x" * 2**21)
+        else:
+            stream.seek(where)
+            stream.write(b"x")
+    assert path.stat().st_size == 40 * 2**20
+    text = check.what_is_there(check.signs(str(path)))
+    assert text.startswith("data without a signature (at byte ")
+    assert where <= int(text.split()[-1].rstrip(")")) < where + 2**20
+
+
+def test_a_disk_that_cannot_be_read_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_path: str) -> int | None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(check, "first_data", broken)
+    found = check.signs(str(_file(tmp_path / "broken")))
+    assert check.what_is_there(found) == "what cannot be read (Input/output error)"
+
+
 def _disk(where: Path, **more: Any) -> dict[str, Any]:
     return {"file": str(where), "size": "8M", "filesystem": "ext4", "holds": ["home"], **more}
 
 
 def test_a_file_that_is_not_there_is_to_be_made(tmp_path: Path) -> None:
     assert check.device_state(_disk(tmp_path / "new")) == ("empty", [])
+
+
+def test_no_empty_file_takes_the_place_of_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "fstab"
+    monkeypatch.setattr(check, "FSTAB", table)
+    table.write_text(f"{tmp_path}/other /mnt ext4 loop 0 0\n")
+    assert check.device_state(_disk(tmp_path / "homes.img")) == ("empty", [])
+    table.write_text(f"# disks\n\n{tmp_path}/homes.img /srv/labstead/homes.img ext4 loop,nofail 0 0\n")
+    state, (line,) = check.device_state(_disk(tmp_path / "homes.img"))
+    assert state == ""
+    assert line == (
+        f"{tmp_path}/homes.img: is gone, and /etc/fstab has it mounted; bring it back, or take it and what is mounted "
+        "from /srv/labstead/homes.img out of /etc/fstab to have a new one made"
+    )
 
 
 def test_a_file_that_labstead_made_is_used(tmp_path: Path) -> None:
@@ -89,7 +183,8 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path, content: str) -> Non
     before = path.read_bytes()
     state, (line,) = check.device_state(_disk(path))
     assert state == ""
-    assert line.startswith(f"{path}: holds {'ext4' if content == 'ext4' else 'something'}, and only what is empty")
+    there = {"ext4": "ext4", "text": "data without a signature (at byte 0)", "zeros": "something"}[content]
+    assert line.startswith(f"{path}: holds {there}, and only what is empty")
     assert line.endswith(f"or remove the file and what is in it: rm {path}")
     assert path.read_bytes() == before
 
@@ -116,7 +211,9 @@ def test_a_folder_that_holds_something_is_never_hidden(tmp_path: Path) -> None:
     disks = [_disk(tmp_path / "new")]
     findings, _ = check.disk_findings(disks, {"home": str(root)}, _probe(root))
     assert findings == [
-        f"{root}: holds debian, which {tmp_path}/new would hide; move all of it away, run site.yml, and move it back"
+        f"{root}: holds debian, which {tmp_path}/new would hide; set storage_home_root to a new folder such as "
+        "/srv/home, or, if nobody logs in from there, Ansible neither, move all of it away as root on the console, run "
+        "site.yml, and move it back"
     ]
     (root / "debian").rmdir()
     findings, (plan,) = check.disk_findings(disks, {"home": str(root)}, _probe(root))
@@ -177,7 +274,8 @@ def test_a_scratch_that_somebody_else_filled_is_not_cleaned(tmp_path: Path, monk
     (line,) = check.scratch_findings(str(root), 7)
     assert line.startswith(f"{root}: holds project already, and files in scratch are removed after 7 days; set")
     assert check.scratch_findings(str(root), 0) == []
-    # A run with storage_scratch_days: 0 has written this.
+    assert line.endswith("or keep all for good with storage_scratch_days: 0")
+    # A run has taken it for labstead's.
     accounts.write_text(f"home_root: /home\nscratch_root: {root}\nshell: /bin/bash\n")
     assert check.scratch_findings(str(root), 7) == []
 

@@ -15,11 +15,11 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from nativeauthenticator.orm import UserInfo
 
-from labstead import administration, mail, secrets, usage
+from labstead import administration, disks, mail, secrets, usage
 from labstead.accounts.client import Client
 from labstead.amounts import human_size
 from labstead.cli import base, main
-from labstead.disks.backend import NO_LIMIT, Limit
+from labstead.disks.backend import NO_LIMIT, DiskError, Limit, NotNow
 from labstead.errors import LabsteadError
 from labstead.hub import database, logins
 from labstead.hub.api import HubAway
@@ -44,6 +44,42 @@ def read_csv(file: Path) -> list[dict[str, str]]:
     assert file.stat().st_mode & 0o777 == 0o600
     with file.open() as stream:
         return list(csv.DictReader(stream))
+
+
+class _Disks:
+    """Three file systems: one whose limits hold, one that is too full to try them, one where they do not hold."""
+
+    def __init__(self) -> None:
+        self.tried: list[Path] = []
+
+    def find(self, path: Path) -> "_Disks._One":
+        return _Disks._One(path, self.tried)
+
+    class _One:
+        def __init__(self, path: Path, tried: list[Path]) -> None:
+            self.path = path
+            self.tried = tried
+            self.device = str(path).split("/")[1]
+
+        def prove(self) -> None:
+            self.tried.append(self.path)
+            if self.device == "full":
+                raise NotNow("/full: too full")
+            if self.device == "open":
+                raise DiskError("/open: does not hold")
+
+
+def test_a_disk_that_cannot_be_tried_now_is_told_of(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _Disks()
+    monkeypatch.setattr(disks, "find", found.find)
+    assert office.run("disk", "prove", "/good/a", "/good/b").stderr == ""
+    assert found.tried == [Path("/good/a")]
+    said = office.run("disk", "prove", "/full", "/good", "--json", code=1)
+    assert json.loads(said.stdout) == [{"path": "/full", "holds": None}, {"path": "/good", "holds": True}]
+    assert said.stderr == "labstead: /full: too full\n"
+    # For site.yml, which may be the run that brings more room.
+    assert office.run("disk", "prove", "--may-wait", "/full", "/good").stderr == "labstead: /full: too full\n"
+    assert "does not hold" in office.run("disk", "prove", "--may-wait", "/full", "/open", code=2).stderr
 
 
 # --- every command
@@ -96,9 +132,7 @@ def test_others_than_root_are_told_to_use_sudo(
 ) -> None:
     monkeypatch.setattr(base.os, "geteuid", lambda: 1000)
     arguments = ["2026-12-31" if p.name == "day" else "x" for p in COMMANDS[words].params if p.required]
-    options = ["--quota", "1G"] if words == ("group", "set") else []
-    arguments = arguments[: len(arguments) - len(options) // 2] if options else arguments
-    assert "use sudo" in office.run(*words, *arguments, *options, code=2).stderr
+    assert "use sudo" in office.run(*words, *arguments, code=2).stderr
     assert office.asked == []
 
 
@@ -685,14 +719,14 @@ def test_members_and_managers_change(office: Office) -> None:
 def test_a_limit_is_set_and_taken_away(office: Office) -> None:
     office.run("group", "add", "ocean")
     folder = office.folder / "groups" / "ocean"
-    assert office.run("group", "set", "ocean", "--quota", "1T").stdout == "ocean: changed\n"
+    assert office.run("quota", "set", "ocean", "1T", "--group").stdout == "folder of ocean: 1T\n"
     assert office.disk.limit(folder) == Limit(bytes=2**40)
-    assert office.run("group", "set", "ocean", "--quota", "1T").stdout == "ocean: as it was\n"
+    assert office.run("quota", "set", "ocean", "1T", "--group").stdout == "ocean: as it was\n"
     office.disk.fill(folder, 3 * 2**30)
     assert "used:          3G\nquota:         1T\n" in office.run("group", "show", "ocean").stdout
-    office.run("group", "set", "ocean", "--quota", "none")
+    office.run("quota", "set", "ocean", "none", "--group")
     assert office.disk.limit(folder) == NO_LIMIT
-    assert "is not a size" in office.run("group", "set", "ocean", "--quota", "much", code=2).stderr
+    assert "is not a size" in office.run("quota", "set", "ocean", "much", "--group", code=2).stderr
     office.run("group", "add", "ocean", code=2)
 
 
@@ -745,6 +779,9 @@ def test_a_limit_is_said_and_taken_back(office: Office) -> None:
     )
     assert office.run("quota", "show", "ocean", "--group").stdout.splitlines()[-1] == "each member's home: 50G"
     assert office.run("quota", "set", "anna", "none", "--files", "default").stdout == "home of anna: 100 files\n"
+    assert office.run("quota", "set", "anna", "8388607T", "--files", "9223372036854775807").stdout == (
+        "home of anna: 8388607T, 9223372036854775807 files\n"
+    )
     (told,) = json.loads(office.run("quota", "set", "anna", "default", "--json").stdout)
     assert (told["limit_bytes"], told["limit_files"], told["said_by"]) == (50 * 2**30, 100, "group")
     assert office.disk.limit(home) == Limit(50 * 2**30, 100)
@@ -758,6 +795,10 @@ def test_a_limit_is_said_and_taken_back(office: Office) -> None:
         (("anna", "-5G"), "No such option"),
         (("anna", "0"), "'0' is not a size"),
         (("anna", "5G", "--files", "many"), "'many' is not a number of files; write it like 500k, or none"),
+        (("anna", "8388608T"), "8388608T is too large a size; the largest is 8388607T, or none"),
+        (("anna", "9" * 5000), "9 is too large a size"),
+        (("anna", "5G", "--files", "9223372036855M"), "9223372036855M are too many files; the most are 9223372036854M"),
+        (("anna", "5G", "--files", "9" * 5000), "is not a number of files"),
         (("anna",), "give a size like 20G, or --files"),
         (("nobody2", "5G"), "nobody2 is not an account"),
         (("ice", "5G", "--group"), "ice is not a group"),

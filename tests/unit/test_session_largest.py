@@ -179,7 +179,8 @@ def test_folders_are_seen_and_deleted_however_deep_they_lie(home: Path, deep: Pa
     assert largest.delete(home, f"{found.things[0].path}/folder") > DEPTH - 100
     assert largest.delete(home, "deep") < 100
     assert not deep.exists()
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    # Of other tests some may be closed meanwhile.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
 def test_what_is_moved_away_meanwhile_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,15 @@ def test_good_settings_are_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "size"), [("512M", 536870912), ("4G", 4294967296), ("1T", 1099511627776), ("7", 7), (4096, 4096)]
+    ("value", "size"),
+    [
+        ("512M", 536870912),
+        ("4G", 4294967296),
+        ("1T", 1099511627776),
+        ("7", 7),
+        (4096, 4096),
+        ("8388607T", 2**63 - 2**40),
+    ],
 )
 def test_sizes_are_powers_of_1024(value: object, size: int) -> None:
     assert parse_size(value) == size
@@ -38,6 +46,12 @@ def test_sizes_are_powers_of_1024(value: object, size: int) -> None:
 @pytest.mark.parametrize("value", ["5 apples", "", "G", "-1G", "1.5G", "4GB", "0", 0, -3, True, None, [1]])
 def test_a_size_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="is not a size; write a number and K, M, G or T"):
+        parse_size(value)
+
+
+@pytest.mark.parametrize("value", ["8388608T", "9223372036854775807", 2**63 - 1, "9" * 5000])
+def test_a_size_that_no_limit_can_be_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="is too large a size; the largest is 8388607T"):
         parse_size(value)
 
 
@@ -87,6 +101,9 @@ def test_each_mistake_has_a_line() -> None:
         ("accounts", {"uid_min": 3000, "uid_max": 2000}, "uid_max 2000 is below uid_min 3000"),
         ("accounts", {"home_root": "home"}, "not an absolute path"),
         ("accounts", {"home_root": "/home/../etc"}, "not an absolute path"),
+        ("accounts", {"scratch_root": "/scratch*"}, "has '*' in it"),
+        ("accounts", {"scratch_root": '/scratch"'}, "has '\"' in it"),
+        ("sessions", {"home_root": "/my home"}, "has ' ' in it"),
         ("sessions", {"images": []}, "images"),
         ("sessions", {"memory": "5 apples"}, "memory: '5 apples' is not a size"),
         ("sessions", {"cpus": 0}, "cpus"),
@@ -106,6 +123,11 @@ def test_each_mistake_has_a_line() -> None:
         ("people", {"users": [{"name": "anna", "expires": "soon"}]}, "users.0.expires"),
         ("people", {"users": [{"name": "anna", "full_name": "An:na"}]}, "users.0.full_name"),
         ("people", {"groups": [{"name": "ocean", "quota": "5 apples"}]}, "groups.0.quota: '5 apples' is not a size"),
+        (
+            "people",
+            {"groups": [{"name": "ocean", "quota": "8388608T"}]},
+            "groups.0.quota: 8388608T is too large a size",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(kind: str, changes: dict[str, Any], words: str) -> None:

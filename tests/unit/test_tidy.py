@@ -412,3 +412,56 @@ def test_errors_are_lines(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "archive_home", fail)
     (line,) = run(Site(Ledger(expired())), host)
     assert (line.words, line.failed) == ("anna: tar: No space left on device", True)
+
+
+def test_archives_come_last_and_take_a_bounded_time(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(expired(), expired("bert", 20001), person("carla", 20002, TODAY))
+    ledger.held = (held("home", "carla", 960),)
+    ledger.gone.append(person("doro", 20007))
+    (host / "home" / ".removed-20007").mkdir()
+    (host / "groups" / ".removed-20009").mkdir()
+    site = Site(ledger)
+    begun: list[tuple[str, float]] = []
+    now = 1000.0
+    monkeypatch.setattr(tidy.time, "monotonic", lambda: now)
+
+    def archive_home(_: Accounts, account: Account, seconds: float) -> Path:
+        nonlocal now
+        # All else was done and told.
+        assert (host / "usage.sqlite").is_file()
+        assert site.subjects("carla@example.org") == [
+            "labstead: your account is closed",
+            "labstead: the home of carla is 96% full",
+        ]
+        assert len(site.subjects("boss@example.org")) == 1
+        begun.append((account.name, seconds))
+        now += seconds
+        raise LabsteadError("tar: still not done")
+
+    monkeypatch.setattr(archive, "archive_home", archive_home)
+    lines = run(site, host)
+    assert begun == [("anna", 17 * 3600)]
+    late = "not archived, as other archives took all the time of today; tomorrow it is tried anew"
+    assert [line.words for line in lines if line.failed] == [
+        "anna: tar: still not done",
+        f"bert: {late}",
+        f"{host}/home/.removed-20007: {late}",
+        f"{host}/groups/.removed-20009: {late}",
+    ]
+    assert "bert" in ledger.people  # their day is tomorrow
+    first, second = (mail.get_content() for mail in site.mails if mail["To"] == "boss@example.org")
+    assert ("carla" in first, "still not done" in first) == (True, False)
+    assert ("carla" in second, "still not done" in second, late in second) == (False, True, True)
+
+
+def test_each_home_that_is_left_is_the_first_one_some_day(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    for uid in (20007, 20008, 20009):
+        (host / "home" / f".removed-{uid}").mkdir()
+        ledger.gone.append(person(f"p{uid}", uid))
+    tried: list[int] = []
+    monkeypatch.setattr(archive, "archive_home", lambda _settings, account, _seconds: tried.append(account.uid))
+    for day in range(3):
+        run(Site(ledger), host, TODAY + day * DAY)
+    assert {frozenset(tried[n : n + 3]) for n in (0, 3, 6)} == {frozenset((20007, 20008, 20009))}
+    assert {tried[0], tried[3], tried[6]} == {20007, 20008, 20009}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from labstead.cli.base import Failed, json_option, need_root, print_table
+from labstead.cli.base import Failed, complain, json_option, need_root, print_table
 from labstead.errors import BadInput
 
 _paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
@@ -55,26 +55,40 @@ def disk_check(paths: Sequence[Path], as_json: bool) -> None:
 
 @disk.command("prove")
 @_paths
+@click.option("--may-wait", is_flag=True, help="What cannot be tried now is told, and is no failure.")
 @json_option
-def disk_prove(paths: Sequence[Path], as_json: bool) -> None:
+def disk_prove(paths: Sequence[Path], may_wait: bool, as_json: bool) -> None:
     """Try on each file system below PATH... that limits hold: an ordinary user fills a folder that is then removed.
 
-    It takes a second and 16 MB. Exit code 2 where a limit does not hold.
+    It takes a second and 16 MB. Exit code 2 where a limit does not hold, 1 where that cannot be tried now: the disk is
+    too full, or btrfs still counts.
 
-    Example: labstead disk prove /home /groups
+    \b
+    Examples:
+      labstead disk prove /home /groups
+      labstead disk prove --may-wait /home
     """
     from labstead import disks
-    from labstead.disks.backend import Backend, DiskError
+    from labstead.disks.backend import DiskError, NotNow
 
     need_root()
-    tried: dict[int, Backend] = {}
+    tried: dict[int, bool | None] = {}
+    rows = []
     try:
         for path in paths:
             backend = disks.find(path)
             if backend.device not in tried:
-                backend.prove()
-                tried[backend.device] = backend
+                try:
+                    backend.prove()
+                except NotNow as error:
+                    complain(str(error))
+                    tried[backend.device] = None
+                else:
+                    tried[backend.device] = True
+            rows.append({"path": str(path), "holds": tried[backend.device]})
     except DiskError as error:
         raise BadInput(str(error)) from None
     if as_json:
-        click.echo(json.dumps([{"path": str(path), "holds": True} for path in paths], indent=2))
+        click.echo(json.dumps(rows, indent=2))
+    if None in tried.values() and not may_wait:
+        raise Failed

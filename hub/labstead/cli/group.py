@@ -26,7 +26,6 @@ from labstead.cli.base import (
     print_table,
     yes_option,
 )
-from labstead.cli.quota import said_limit
 from labstead.errors import AccountRefused, BadInput, Refusal
 
 
@@ -226,26 +225,6 @@ def managers(name: str, added: tuple[str, ...], removed: tuple[str, ...], as_jso
         print_json(found)
     else:
         click.echo("".join(f"{manager}\n" for manager in found.managers), nl=False)
-
-
-@group.command("set")
-@_name
-@click.option("--quota", type=Size(), required=True, help="Limit of the folder, like 500G, or none.")
-@json_option
-def set_properties(name: str, quota: int, as_json: bool) -> None:
-    """Set the limit of a group's folder, as `labstead quota set NAME SIZE --group` does.
-
-    \b
-    Examples:
-      labstead group set ocean --quota 1T
-      labstead group set ocean --quota none
-    """
-    need_root()
-    found, client = _find(name), Client()
-    before = said_limit(client, "group", name)
-    client.set_limit("group", name, quota, keep=("files",))
-    is_changed = said_limit(client, "group", name) != before
-    _report(found.model_copy(update={"changed": is_changed}), as_json, "changed")
 
 
 @group.command("remove")

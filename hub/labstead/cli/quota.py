@@ -30,8 +30,10 @@ from labstead.cli.base import (
 from labstead.errors import BadInput
 from labstead.settings import SpaceKind
 
-_COUNT = re.compile(r"(\d+)([kM]?)")
+_COUNT = re.compile(r"(\d{1,30})([kM]?)")
 _THOUSANDS = {"": 1, "k": 1000, "M": 1_000_000}
+_MOST_FILES = 2**63 - 1
+"""More are in no limit of the kernel's."""
 
 Default = Literal["default"]
 
@@ -50,7 +52,10 @@ class Count(click.ParamType[int]):
             return 0
         if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is not a number of files; write it like 500k, or none", param, ctx)
-        return int(match[1]) * _THOUSANDS[match[2]]
+        files = int(match[1]) * _THOUSANDS[match[2]]
+        if files > _MOST_FILES:
+            self.fail(f"{value} are too many files; the most are {_MOST_FILES // 1_000_000}M", param, ctx)
+        return files
 
 
 class OrDefault(click.ParamType[int | Default]):

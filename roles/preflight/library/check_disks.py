@@ -1,8 +1,9 @@
 #!/usr/bin/python
 """Look at the disks that the inventory names and at the file systems of homes, group folders and scratch.
 
-The rule: it reads and never writes, and calls a device empty only where every sign says so: what it does not understand
-holds data. It runs on the target with nothing but Python's standard library and util-linux.
+The rule: it reads and never writes, and calls a device empty only where no sign is on it and all that was looked at is
+zero: what it does not understand holds data. It runs on the target with nothing but Python's standard library and
+util-linux.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ LABEL = "labstead"
 """Of the file systems that labstead makes: what bears it is used and never formatted."""
 MOUNTS = Path("/srv/labstead")
 ACCOUNTS = Path("/etc/labstead/accounts.yml")
+FSTAB = Path("/etc/fstab")
+
+END = 4 * 2**20
+"""Bytes at both ends of a device that have to be zero: what keeps no signature (encryption without a header, databases,
+disks of virtual machines) has data there, and a file system whose beginning was overwritten has its tables."""
+SAMPLE = 2**16
+SAMPLES = 64
+"""Bytes at each of so many places between, which have to be zero as well."""
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -82,6 +91,22 @@ def run(*words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def first_data(path: str) -> int | None:
+    """Say at which byte something is that is not zero, as far as it was looked at; None for nowhere."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.lseek(handle, 0, os.SEEK_END)
+        places = [(0, END), (max(0, size - END), END)]
+        places += [(size * number // (SAMPLES + 1), SAMPLE) for number in range(1, SAMPLES + 1)]
+        for begin, amount in places:
+            block = os.pread(handle, amount, begin)
+            if rest := block.lstrip(b"\0"):
+                return begin + len(block) - len(rest)
+    finally:
+        os.close(handle)
+    return None
+
+
 def signs(path: str) -> dict[str, str]:
     """Say what blkid and wipefs find on a device or in a file: TYPE, LABEL, PTTYPE …
 
@@ -89,12 +114,21 @@ def signs(path: str) -> dict[str, str]:
     """
     code, text = run("blkid", "--probe", "--output", "export", path)
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = {key: value for key, value in found.items() if key not in ("DEVNAME", "MINIMUM_IO_SIZE")}
     if code not in (0, 2):
         found["unclear"] = f"blkid ended with {code}"
     erasable = run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", path)
     if erasable[0] or (erasable[1].strip() and not {"TYPE", "PTTYPE"} & set(found)):
         found["unclear"] = erasable[1].strip() or "wipefs cannot read it"
-    return {key: value for key, value in found.items() if key not in ("DEVNAME", "MINIMUM_IO_SIZE")}
+    if not found:
+        try:
+            where = first_data(path)
+        except OSError as error:
+            found["unclear"] = f"what cannot be read ({error.strerror})"
+        else:
+            if where is not None:
+                found["unclear"] = f"data without a signature (at byte {where})"
+    return found
 
 
 def what_is_there(found: dict[str, str]) -> str:
@@ -145,7 +179,7 @@ def is_of(mount: dict[str, Any], disk: dict[str, Any]) -> bool:
     return backing.exists() and backing.read_text(encoding="utf-8").strip() == os.path.realpath(disk["file"])
 
 
-def root_findings(root: str, mount: dict[str, Any], disk: dict[str, Any]) -> list[str]:
+def root_findings(kind: str, root: str, mount: dict[str, Any], disk: dict[str, Any]) -> list[str]:
     """Refuse a folder that is on another disk already, or that holds what the disk would hide."""
     where = place(disk)
     if os.path.ismount(root):
@@ -163,8 +197,9 @@ def root_findings(root: str, mount: dict[str, Any], disk: dict[str, Any]) -> lis
     there = sorted(entry.name for entry in path.iterdir())[:3] if path.exists() else []
     if there:
         return [
-            f"{root}: holds {', '.join(there)}, which {where} would hide; move all of it away, run site.yml, and move "
-            "it back"
+            f"{root}: holds {', '.join(there)}, which {where} would hide; set storage_{kind}_root to a new folder such "
+            f"as /srv/{kind}, or, if nobody logs in from there, Ansible neither, move all of it away as root on the "
+            "console, run site.yml, and move it back"
         ]
     return []
 
@@ -175,6 +210,13 @@ def device_state(disk: dict[str, Any]) -> tuple[str, list[str]]:
     path = Path(where)
     is_file = not disk.get("device")
     if is_file and not path.exists():
+        # The machine boots without a disk that is gone; an empty one in its place would pass for it.
+        table = FSTAB.read_text(encoding="utf-8") if FSTAB.exists() else ""
+        if any(line.split()[:1] == [where] for line in table.splitlines()):
+            return "", [
+                f"{where}: is gone, and /etc/fstab has it mounted; bring it back, or take it and what is mounted from "
+                f"{MOUNTS / path.name} out of /etc/fstab to have a new one made"
+            ]
         return "empty", []
     if not path.exists():
         return "", [f"{where}: there is no such device; `lsblk` lists those of this machine"]
@@ -194,7 +236,11 @@ def device_state(disk: dict[str, Any]) -> tuple[str, list[str]]:
     if not is_file and not found:
         return "empty", []
     there = what_is_there(found) or "something"
-    undo = f"remove the file and what is in it: rm {where}" if is_file else f"wipe it: wipefs --all {where}"
+    undo = (
+        f"remove the file and what is in it: rm {where}"
+        if is_file
+        else f"overwrite all of it: blkdiscard --force --zeroout {where}"
+    )
     return "", [
         f"{where}: holds {there}, and only what is empty is made a disk of labstead's; mount it yourself and leave it "
         f"out of storage_disks, or {undo}"
@@ -209,7 +255,7 @@ def disk_findings(
     for disk in disks:
         held = {kind: roots[kind] for kind in disk["holds"] if roots[kind]}
         mounts = {root: probe["folders"][root] for root in held.values()}
-        found = [line for root in held.values() for line in root_findings(root, mounts[root], disk)]
+        found = [line for kind, root in held.items() for line in root_findings(kind, root, mounts[root], disk)]
         point = str(MOUNTS / Path(place(disk)).name)
         if all(os.path.ismount(root) for root in held.values()):
             state = "mounted"
@@ -268,7 +314,7 @@ def scratch_findings(root: str, days: int) -> list[str]:
         return []
     return [
         f"{root}: holds {', '.join(there)} already, and files in scratch are removed after {days} days; set "
-        'storage_scratch_root to another folder or to "" for none, or run once with storage_scratch_days: 0'
+        'storage_scratch_root to another folder or to "" for none, or keep all for good with storage_scratch_days: 0'
     ]
 
 
