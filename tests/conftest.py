@@ -24,7 +24,8 @@ ORDER = (
     *("unit", "contract", "host", "browser", "kernel", "host/test_selfcheck.py", "host/test_reboot.py"),
     *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
 )
-"""Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other."""
+"""Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other. With several
+processes the hosts come first, and the order is that on each of them: xdist begins with what has the most tests."""
 FOLDERS = ("host/", "browser/", "kernel/")
 ON_BOOKWORM = (
     *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),

@@ -43,25 +43,36 @@ _ANSIBLE_NAMES = re.compile(
 # --- what texts have to look like -------------------------------------------------------------------------------
 
 
+_MOST_BYTES, _MOST_FILES = 2**63 - 2**40, 2**63 - 1
+"""No limit of the kernel's is larger."""
+_TOO_LARGE = f"is too large; the largest is {_MOST_BYTES // 2**40}T"
+_DIGITS = 30
+"""How long a number may be that is looked at; Python refuses very long ones."""
+
+
 def _size(value: str) -> str | None:
-    if re.fullmatch(r"[1-9]\d*[KMGT]?", value):
-        return None
-    return "is not a size; write a number and K, M, G or T, such as 4G"
+    match = re.fullmatch(r"([1-9][0-9]*)([KMGT]?)", value)
+    if match is None:
+        return "is not a size; write a number and K, M, G or T, such as 4G"
+    factor = 1024 ** " KMGT".index(match[2] or " ")
+    return _TOO_LARGE if len(match[1]) > _DIGITS or int(match[1]) * factor > _MOST_BYTES else None
 
 
 def _size_or_none(value: str) -> str | None:
-    if value == "none" or _size(value) is None:
+    if value == "none" or (problem := _size(value)) is None:
         return None
-    return "is not a size; write a number and K, M, G or T, such as 4G, or none for no limit"
+    return f"{problem}, or none for no limit"
 
 
 def _said_size(value: object) -> str | None:
     if type(value) is int and value >= 0:
-        return None
+        return _TOO_LARGE if value > _MOST_BYTES else None
     return _size_or_none(value) if isinstance(value, str) else _size_or_none("")
 
 
 def _said_files(value: object) -> str | None:
+    if type(value) is int and value > _MOST_FILES:
+        return f"are too many files; the most are {_MOST_FILES}"
     if value == "none" or (type(value) is int and value >= 0):
         return None
     return "is not a number of files; write one such as 100000, or none for no limit"
@@ -69,7 +80,9 @@ def _said_files(value: object) -> str | None:
 
 def _upload_size(value: str) -> str | None:
     # nginx knows no T.
-    return None if re.fullmatch(r"[1-9]\d*[KMG]?", value) else "is not a size; write a number and K, M or G, such as 2G"
+    return (
+        None if re.fullmatch(r"[1-9][0-9]*[KMG]?", value) else "is not a size; write a number and K, M or G, such as 2G"
+    )
 
 
 def _network(value: str) -> str | None:
@@ -86,8 +99,9 @@ def _folder(value: str) -> str | None:
     path = Path(value)
     if value.startswith("//") or not path.is_absolute() or path == Path("/") or ".." in path.parts:
         return "is not a usable folder; write an absolute path, such as /home"
-    if re.search(r"[\s:,]", value):
-        return "is not a usable folder; write a path without blanks, colons and commas, such as /home"
+    # The same as in the package's settings: in units, fstab and tmpfiles.d they mean something else.
+    if re.search(r"""[\s*?\[\]{}"'\\$%:,;#]""", value):
+        return "is not a usable folder; write a path of letters, digits and any of . _ - +, such as /home"
     if path in _SHARED_SYSTEM_FOLDERS or any(system in (path, *path.parents) for system in _SYSTEM_FOLDERS):
         return "belongs to the system; choose a folder of its own, such as /srv/home"
     return None
@@ -129,7 +143,7 @@ _SPACES = ("home", "group", "scratch")
 
 
 def _shell(value: str) -> str | None:
-    if not re.fullmatch(r"(/[\w.-]+)+", value):
+    if not re.fullmatch(r"(/[\w.-]+)+", value) or ".." in Path(value).parts:
         return "is not a program; write its path, such as /bin/bash"
     if Path(value).name in ("nologin", "false"):
         return "lets nobody in, but sessions run it; write a shell, such as /bin/bash"
@@ -172,7 +186,9 @@ def _proxy_or_empty(value: str) -> str | None:
 
 
 def _rate(value: str) -> str | None:
-    return None if re.fullmatch(r"[1-9]\d*r/[sm]", value) else "is not a rate; write requests a second or minute: 60r/m"
+    return (
+        None if re.fullmatch(r"[1-9][0-9]*r/[sm]", value) else "is not a rate; write requests a second or minute: 60r/m"
+    )
 
 
 def _word(value: str) -> str | None:
@@ -382,14 +398,14 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "storage_disks[].holds[]": _space,
     "storage_disks[].size": _size,
     "storage_grace_days": _between(1, 365),
-    "storage_group_files": _at_least(0),
+    "storage_group_files": _between(0, _MOST_FILES),
     "storage_group_quota": _size_or_none,
     "storage_group_root": _group_folder,
-    "storage_home_files": _at_least(0),
+    "storage_home_files": _between(0, _MOST_FILES),
     "storage_home_quota": _size_or_none,
     "storage_home_root": _folder,
     "storage_scratch_days": _DAYS,
-    "storage_scratch_files": _at_least(0),
+    "storage_scratch_files": _between(0, _MOST_FILES),
     "storage_scratch_quota": _size_or_none,
     "storage_scratch_root": _scratch_folder,
     "storage_soft_percent": _between(50, 100),

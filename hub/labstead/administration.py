@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from pydantic import BaseModel, ConfigDict
 
 from labstead import identity, mail, settings
+from labstead.accounts import homes
 from labstead.accounts.client import Client
 from labstead.accounts.protocol import Account
 from labstead.errors import AccountRefused, BadInput, LabsteadError
@@ -252,13 +253,17 @@ def close(site: Site, account: Account) -> str | None:
     return None
 
 
-def remove(site: Site, account: Account) -> Account:
+def remove(site: Site, account: Account, home_may_be_missing: bool = False) -> Account:
     """Remove an account for good; the home, where labstead made it, is left for `labstead.archive`.
 
     Each step can be done again: a removal that was cut off is gone on with by the same command.
 
+    :param home_may_be_missing: whether it is removed even where no home of it is there
     :raises LabsteadError: when a step fails; the account is closed then
     """
+    if not home_may_be_missing:
+        # The service looks too, but the log-in would be gone by then.
+        homes.require_for_removal(settings.load_accounts().home_root, account)
     if not account.locked:
         site.accounts.lock(account.name)
     try:
@@ -266,7 +271,7 @@ def remove(site: Site, account: Account) -> Account:
     except HubAway as error:
         raise HubAway(f"{account.name} is locked, but not removed yet: {error}; then run this again") from None
     site.ask_logins(DeleteLogin(name=account.name))
-    return site.accounts.retire(account.name)
+    return site.accounts.retire(account.name, home_may_be_missing)
 
 
 def find_account(site: Site, name: str) -> Account:

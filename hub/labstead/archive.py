@@ -2,8 +2,8 @@
 
 The one rule: nothing is deleted before the archive of it was written to the disk for good, read back and compared with
 what was read of the folder, where nothing has changed since; and an archive is never written over, nor fills the disk.
-A folder that is in its archive is renamed before it is deleted, so that a deletion that was cut off is not taken for a
-smaller folder. These functions are for root; they may take hours.
+A folder is renamed before its archive gets its name, and deleted after that: a deletion that was cut off is not taken
+for a smaller folder, nor what came later for a part of the archive. These functions are for root; they may take hours.
 """
 
 import fcntl
@@ -13,6 +13,7 @@ import os
 import re
 import select
 import subprocess
+import tempfile
 import time
 import zlib
 from collections.abc import Generator, Iterator, Sequence
@@ -33,14 +34,19 @@ SECONDS = 17 * 3600
 """How long one archive may take; labstead-tidy.service has a little more for all of a night."""
 
 _CHUNK = 2**20
-_TICK_SECONDS = 0.05
-"""More than what the time of a file's change is behind the clock; see CLOCK_REALTIME_COARSE."""
+_STEP_SECONDS = 2
+"""By how much a clock may be behind before it was set back; some file systems know no less than a second."""
 _LEVEL = 6
 """What gzip does where it is not told."""
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 _SPARED = 2 * 2**30
 """Bytes that archives leave free: as a rule they are on the disk of the system, which must not be full."""
+_SPARED_SHARE = 20
+"""They leave this part of a smaller disk: a twentieth."""
+
+_TRUSTED = ("xfs", "ext4", "btrfs")
+"""Where a hole is one. Others, of a network above all, say that of data too, which tar takes for zeros then."""
 
 _END = 150
 """Characters of each end of a program's complaint."""
@@ -139,8 +145,11 @@ def delete_folder(settings: Accounts, group: Group) -> None:
 
 def _close(folder: Path) -> None:
     """Keep out sessions that still have a removed group's folder mounted."""
-    if folder.is_dir():
-        folder.chmod(0o700)
+    try:
+        if folder.is_dir():
+            folder.chmod(0o700)
+    except OSError as error:
+        raise LabsteadError(f"members cannot be kept out of {folder}: {error}") from None
 
 
 def _short(words: str) -> str:
@@ -208,13 +217,10 @@ def _archived(folder: Path) -> Path:
 def _put_away(folder: Path, archive: Path, seconds: float) -> Path | None:
     done = _archived(folder)
     try:
-        if folder.is_dir() and not folder.is_symlink() and not done.exists():
-            require_nothing_mounted(folder)
+        if (folder.is_dir() and not folder.is_symlink()) or done.is_dir():
             archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _alone(archive) as partial:
                 _bring_in(folder, archive, partial, seconds)
-                folder.rename(done)
-                _flush(done.parent)
         _delete(done)
     except OSError as error:
         raise LabsteadError(f"the archive {archive} was not made: {error}; look at {folder}") from None
@@ -222,43 +228,54 @@ def _put_away(folder: Path, archive: Path, seconds: float) -> Path | None:
 
 
 def _bring_in(folder: Path, archive: Path, partial: Path, seconds: float) -> None:
-    """Make an archive in `partial` and put it in place; one that is there must be of this very folder."""
+    """Make an archive in `partial` and put it in place, unless that has been done and only the deletion is missing."""
+    done = _archived(folder)
+    if done.is_dir():
+        number = folder.name.removeprefix(".removed-")  # it never comes back
+        if any(archive.parent.glob(f"*-{number}.tar.gz")):
+            return
+        done.rename(folder)  # it was cut off between the two below: nothing was deleted yet
     if archive.exists():
-        try:
-            # It reads holes in files too, but only what was cut off just before its end comes here.
-            _run(["tar", "--compare", "--gzip", f"--file={archive}", f"--directory={folder}"], seconds=seconds)
-        except LabsteadError as error:
-            raise LabsteadError(f"{archive} is there already and is not of {folder} ({error}); look at both") from None
-        return
-    _make(partial, folder, seconds)
+        raise LabsteadError(f"{archive} is there already, and {folder} may not be in it; look at both")
+    deadline = time.monotonic() + seconds
+    require_nothing_mounted(folder, seconds)
+    _make(partial, folder, deadline, seconds)
+    require_nothing_mounted(folder, _left(deadline))  # what came meanwhile was left out
+    folder.rename(done)
+    _flush(done.parent)
     partial.rename(archive)
     _flush(archive.parent)
+
+
+def _left(deadline: float) -> float:
+    return max(1, deadline - time.monotonic())
 
 
 def _require_room(folder: Path, source: Path) -> None:
     """Refuse to fill the disk of archives. No estimate beforehand: paths, holes and shared blocks belie it."""
     status = os.statvfs(folder)
-    if status.f_bavail * status.f_frsize < _SPARED:
+    spared = min(_SPARED, status.f_blocks * status.f_frsize // _SPARED_SHARE)
+    if status.f_bavail * status.f_frsize < spared:
         raise LabsteadError(
-            f"no room for the archive of {source}: {folder} has less than the {human_size(_SPARED)} that stay free; "
+            f"no room for the archive of {source}: {folder} has less than the {human_size(spared)} that stay free; "
             "make room there, or set storage_archive_root to a folder on another disk"
         )
 
 
-def require_nothing_mounted(folder: Path) -> None:
+def require_nothing_mounted(folder: Path, seconds: float = SECONDS) -> None:
     """Refuse a folder with a mount or a subvolume inside, which would not be in the archive."""
     for point in probe.mount_points():
         if folder in point.parents:
             raise LabsteadError(f"something is mounted at {_printable(point)}; unmount it first")
-    if folder.is_dir():
-        _require_no_subvolume(folder)
+    if folder.is_dir() and probe.mount_of(folder).kind == "btrfs":
+        _require_no_subvolume(folder, seconds)
 
 
-def _require_no_subvolume(folder: Path) -> None:
+def _require_no_subvolume(folder: Path, seconds: float) -> None:
     """Refuse what whoever has a shell on the machine can make in a home on btrfs, and tar would leave out."""
     # The top folder of each subvolume has this inode, BTRFS_FIRST_FREE_OBJECTID.
     tops = ["-xdev", "-ignore_readdir_race", "-inum", "256", "-type", "d", "-printf", "%D %p\\0"]
-    for line in _run(["find", str(folder), *tops], stdout=subprocess.PIPE).split(b"\0")[:-1]:
+    for line in _run(["find", str(folder), *tops], subprocess.PIPE, seconds).split(b"\0")[:-1]:
         device, path = os.fsdecode(line).split(" ", 1)
         if int(device) != folder.stat().st_dev:
             raise LabsteadError(
@@ -267,14 +284,19 @@ def _require_no_subvolume(folder: Path) -> None:
             )
 
 
-def _make(partial: Path, folder: Path, seconds: float) -> None:
+def _make(partial: Path, folder: Path, deadline: float, seconds: float) -> None:
     """Make an archive, bring it to the disk and read it back.
 
     Not by `tar --compare`: it reads the holes of a file, which can be of any size, and knows no path that is very long.
     """
-    begin = time.time_ns()
-    time.sleep(_TICK_SECONDS)
-    deadline = time.monotonic() + seconds
+    before = _now(folder)
+    while (begin := _now(folder)) <= before:
+        if time.monotonic() > deadline:
+            raise _late("waiting for the next tick of the clock", seconds)
+        time.sleep(0.01)
+    began = time.monotonic()
+    # What a process writes through memory that it shares with a file gives the file a new time once after each sync.
+    _sync(folder, deadline)
     written = hashlib.sha256()
     _require_room(partial.parent, folder)
     with partial.open("wb") as stream:
@@ -288,16 +310,41 @@ def _make(partial: Path, folder: Path, seconds: float) -> None:
                 _require_room(partial.parent, folder)
         stream.flush()
         os.fsync(stream.fileno())
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that the disk is read, not memory
     if _digest(partial, deadline, seconds) != written.digest():
         raise LabsteadError(f"{partial}: what was read back is not what was written")
-    changed = ["find", str(folder), "-xdev", "-newerct", f"@{begin // 10**9}.{begin % 10**9:09}", "-print0", "-quit"]
-    if found := _run(changed, stdout=subprocess.PIPE, seconds=max(1, deadline - time.monotonic())):
-        raise LabsteadError(f"{_printable(os.fsdecode(found[:-1]))} changed while it was archived")
+    since = f"@{before // 10**9}.{before % 10**9:09}"
+    changed = ["find", str(folder), "-xdev", "-newerct", since, "-printf", "%C@ %p\\0", "-quit"]
+    found = os.fsdecode(_run(changed, subprocess.PIPE, _left(deadline)))[:-1]
+    passed = time.monotonic() - began
+    now = _now(folder)
+    if found:
+        at, path = found.split(" ", 1)
+        if float(at) > now / 10**9:
+            raise LabsteadError(
+                f"{_printable(path)} has a time in the future, so changes cannot be told; "
+                f"run `find {folder} -newerct now -exec touch --no-create --no-dereference {{}} +`"
+            )
+        raise LabsteadError(f"{_printable(path)} changed while it was archived; does a session or a job still use it?")
+    if (now - begin) / 10**9 < passed - _STEP_SECONDS:
+        raise LabsteadError(f"the clock of {folder} was set back while it was archived, so changes cannot be told")
+
+
+def _now(folder: Path) -> int:
+    """Give the time that a change of a folder gets now, in ns: by its file system, which may be on another machine."""
+    with tempfile.TemporaryFile(dir=folder.parent) as stream:
+        return os.fstat(stream.fileno()).st_ctime_ns
+
+
+def _sync(folder: Path, deadline: float) -> None:
+    _run(["sync", "--file-system", str(folder)], seconds=_left(deadline))
 
 
 def _packed(folder: Path, deadline: float, seconds: float) -> Generator[bytes]:
     """Give what tar makes of a folder, piece by piece."""
-    options = ["--create", "--numeric-owner", "--acls", "--xattrs", "--sparse", "--one-file-system"]
+    options = ["--create", "--numeric-owner", "--acls", "--xattrs", "--one-file-system"]
+    if probe.mount_of(folder).kind in _TRUSTED:
+        options.append("--sparse")
     command = ["tar", *options, f"--directory={folder}", "."]
     said = b""
     with subprocess.Popen(
@@ -317,7 +364,7 @@ def _packed(folder: Path, deadline: float, seconds: float) -> Generator[bytes]:
                         yield chunk
                     else:
                         said += chunk[: _CHUNK - len(said)]
-            tar.wait(max(1, deadline - time.monotonic()))
+            tar.wait(_left(deadline))
         except subprocess.TimeoutExpired:
             raise _late("tar", seconds) from None
         finally:

@@ -22,7 +22,7 @@ CONFIG_DIR = Path("/etc/labstead")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C where there is one: a thousand people are read in 0.03 s rather than in half a second."""
 
-_SIZE = re.compile(r"(\d+)([KMGT]?)")
+_SIZE = re.compile(r"([0-9]+)([KMGT]?)")
 _FACTOR = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _MOST = 2**63 - 2**40
 """Bytes; the kernel's limits end just before 8388608T, whatever the file system."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from labstead import administration, archive, mail, settings, usage
-from labstead.accounts import machine
+from labstead.accounts import homes, machine
 from labstead.accounts.protocol import Account, Space
 from labstead.administration import Site
 from labstead.amounts import limit_words, percent
@@ -112,6 +112,8 @@ class Tidying:
         self._state = _read_state(self._state_file)
         self._lines: list[Line] = []
         self._full: list[str] = []
+        self._begun: set[int] = set()
+        """uids of those whose removal was begun today."""
         self._deadline = time.monotonic() + _MOST_SECONDS
 
     def run(self) -> Iterator[Line]:
@@ -210,33 +212,46 @@ class Tidying:
             self._state = state
             _write(self._state_file, state.model_dump_json() + "\n", 0o600)
 
+    def _is_due(self, account: Account) -> bool:
+        day = self._archive_day(account)
+        return day is not None and day <= self._today
+
+    def _as_now(self, account: Account) -> Account | None:
+        """Give an account as it is by now; None where it is gone, and the name maybe another's."""
+        return next((now for now in self._site.accounts.accounts() if now.uid == account.uid), None)
+
     def _archive(self, people: Iterable[Account]) -> Iterator[Line]:
         """Remove the accounts that have been closed for long enough, their homes into archives."""
-        for account in people:
-            day = self._archive_day(account)
-            if day is None or day > self._today:
+        for listed in people:
+            if not self._is_due(listed):
                 continue
             lines: list[Line] = []
-            with self._failing(account.name, lines):
+            with self._failing(listed.name, lines):
+                # What came before took hours: somebody may have been given another day meanwhile.
+                account = self._as_now(listed)
+                if account is None or not self._is_due(account):
+                    continue
                 self._require_removable(account)
                 words = f"{account.name}: removed (uid {account.uid}), expired on {account.expires}"
                 if self._check:
                     lines.append(Line(words=words))
                 else:
                     seconds = self._seconds_left()
+                    self._begun.add(account.uid)
                     gone = administration.remove(self._site, account)
                     file = archive.archive_home(self._settings, gone, seconds)
-                    lines.append(Line(words=f"{words}; home in {file}"))
-                    lines += self._mail(
-                        mail.archived(self._site.hub, account.name, account.email, self._deletion_day())
-                    )
+                    lines.append(Line(words=f"{words}; home in {file}" if file else f"{words}; no home was theirs"))
+                    if file is not None:
+                        lines += self._mail(
+                            mail.archived(self._site.hub, account.name, account.email, self._deletion_day())
+                        )
             yield from lines
 
     def _seconds_left(self) -> float:
         """Say how long an archive may take today."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise LabsteadError("not archived, as other archives took all the time of today; tomorrow it is tried anew")
+            raise LabsteadError("not archived, as there was no time left for it today; tomorrow it is tried anew")
         return left
 
     def _require_removable(self, account: Account) -> None:
@@ -244,6 +259,7 @@ class Tidying:
             raise LabsteadError("it is an administrator's and is not removed; take the name out of hub_admins first")
         if processes := machine.processes_of(account.uid):
             raise LabsteadError(f"it is not removed while processes of theirs run ({processes[0]}, …)")
+        homes.require_for_removal(self._settings.home_root, account)
         archive.require_nothing_mounted(self._settings.home_root / account.name)
 
     def _deletion_day(self) -> date | None:
@@ -252,9 +268,9 @@ class Tidying:
 
     def _leftovers(self) -> Iterator[Line]:
         """Archive what removals that were cut off left."""
-        homes, folders = (archive.leftovers(root) for root in (self._settings.home_root, self._settings.group_root))
-        gone = {account.uid: account for account in self._site.accounts.accounts(retired=True)} if homes else {}
-        for uid in self._in_turn(homes):
+        left, folders = (archive.leftovers(root) for root in (self._settings.home_root, self._settings.group_root))
+        gone = {account.uid: account for account in self._site.accounts.accounts(retired=True)} if left else {}
+        for uid in self._in_turn([uid for uid in left if uid not in self._begun]):
             lines: list[Line] = []
             with self._failing(f"{self._settings.home_root}/.removed-{uid}", lines):
                 if uid not in gone:
@@ -402,7 +418,10 @@ class Tidying:
         if self._lines:
             words = ["What was done today:", "\n".join(line.words for line in self._lines)]
             words += ["Full, or nearly so:", "\n".join(self._full)] if self._full else []
-            yield from self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
+            problems = self._mail(mail.to_admins(self._site.hub, "accounts, archives and shares", words))
+            yield from problems
+            if problems:
+                return  # what was not sent goes with the next one
         # This comes before the archives and after them; each line is told once.
         self._lines, self._full = [], []
 

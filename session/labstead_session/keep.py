@@ -8,6 +8,7 @@ import atexit
 import logging
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ _PAUSE = 2.0
 _LARGEST, _MOST = 2**20, 2000
 """Bytes of a file, and number of files, that are worth keeping."""
 _LOADED = 16 * 2**20
-"""Bytes that are loaded in all: the memory of a session's own folder is little, and JupyterLab has to start in it."""
+"""Bytes that are loaded at most, and half of what is free where that is less: the memory of a session's own folder is
+little, and JupyterLab has to start in it."""
 
 Stamp = tuple[int, int] | None
 """When a file was changed last, in nanoseconds, and its size; None where there is none."""
@@ -72,11 +74,19 @@ class Mirror:
 
     live: Path
     kept: Path
+    _most: int = _LOADED
     _seen: dict[Path, tuple[Stamp, Stamp]] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Fill the folder in memory, as far as there is memory for it."""
+        self.live.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Found out once: what was left out then stays left out.
+        self._most = min(_LOADED, shutil.disk_usage(self.live).free // 2)
+        self.settle()
 
     def settle(self) -> None:
         """Carry over what has changed; what was changed in both is as it is in memory."""
-        loaded = set(_names(self.kept, _LOADED))
+        loaded = set(_names(self.kept, self._most))
         for name in sorted({*_names(self.live), *loaded, *self._seen}):
             live, kept = self.live / name, self.kept / name
             now = _stamp(live), _stamp(kept)
@@ -109,8 +119,7 @@ def _carry(live: Path, kept: Path, now: tuple[Stamp, Stamp], *, is_live_newer: b
 def start(mirrors: list[Mirror]) -> None:
     """Fill the folders in memory, and keep both alike for as long as the process lives."""
     for mirror in mirrors:
-        mirror.live.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mirror.settle()
+        mirror.load()
     lock = threading.Lock()
 
     def settle() -> None:

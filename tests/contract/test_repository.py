@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from labstead import settings
 from labstead.errors import BadInput
@@ -146,7 +146,8 @@ def test_formats_are_for_settings_that_exist() -> None:
 
 def test_sizes_mean_the_same_to_ansible_and_to_the_package() -> None:
     checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
-    for text in ("4G", "1", "512M", "2T", "0", "0G", "", "4GB", "5 apples", "-1G", "1.5G", "4g", "G"):
+    texts = ("4G", "1", "512M", "2T", "0", "0G", "", "4GB", "5 apples", "-1G", "1.5G", "4g", "G", "٤G", "٠")
+    for text in (*texts, "8388607T", "8388608T", "9223372036854775807", "9" * 5000):
         try:
             settings.parse_size(text)
             fits = True
@@ -159,7 +160,8 @@ def test_sizes_mean_the_same_to_ansible_and_to_the_package() -> None:
     "limit",
     [
         *("none", "4G", "512M", "1", "0", "0G", "", "4GB", "5 apples", "None", "unlimited", "-1G"),
-        *(0, 1, 4096, -1, 1.5, True),
+        *("8388607T", "8388608T", "99999999999T", "٤G", "٠٠"),
+        *(0, 1, 4096, -1, 1.5, True, 2**63 - 2**40, 2**63 - 2**40 + 1, 2**63 - 1, 2**63, 10**30),
     ],
 )
 @pytest.mark.parametrize(("key", "field"), [("quota", "bytes"), ("files", "files")])
@@ -176,7 +178,32 @@ def test_limits_of_people_mean_the_same_to_ansible_and_to_the_package(limit: Any
     assert (checks.problems_of(variables, checks.load_specs(ROOT / "roles"), lambda _: True) == []) is fits
 
 
-@pytest.mark.parametrize("limit", ["none", "4G", "512M", "1", "0", "0G", "", "4GB", "5 apples", "None", "-1G"])
+PATHS = ["/srv/a", "/srv/ü", "/srv/a/", "srv", "/srv/../etc", "/srv/./a", "/", "//srv", "/srv/\u3000a"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("accounts_shell", "storage_archive_root", "storage_data_root", "storage_group_root", "storage_home_root"),
+        "storage_scratch_root",
+    ],
+)
+def test_a_path_that_ansible_takes_is_one_to_the_package(name: str) -> None:
+    """What the package alone refuses ends a run in its middle, with disks made and files written."""
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    paths = [*PATHS, *(f"/srv/a{chr(code)}b" for code in range(1, 127))]
+    taken = [path for path in paths if checks.FORMATS[name](path) is None]
+    assert "/srv/a" in taken
+    TypeAdapter(tuple[settings.AbsolutePath, ...]).validate_python(taken)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *("none", "4G", "512M", "1", "0", "0G", "", "4GB", "5 apples", "None", "-1G", "8388607T", "8388608T", "٤G"),
+        "9" * 5000,
+    ],
+)
 def test_limits_of_all_mean_the_same_to_ansible_and_to_the_package(limit: str) -> None:
     try:
         settings.Limit.model_validate({"bytes": limit})

@@ -79,3 +79,83 @@ def test_a_run_for_new_sessions_ends_with_a_hub_that_starts_them() -> None:
         "hub : Services | Find out whether the hub runs with older files",
     ]
     assert [name for name in names if name in order] == order
+
+
+def _task(tasks: str, name: str) -> dict[str, Any]:
+    found = yaml.safe_load((ROOT / "roles" / tasks).read_text(encoding="utf-8"))
+    (task,) = (task for task in found if task["name"] == name)
+    assert isinstance(task, dict)
+    return task
+
+
+RESULTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "done": ({"failed": False}, False),
+    "lock": ({"msg": "Could not get lock /x", "cmd": "/usr/bin/apt-get install python3-apt -y"}, True),
+    "lists": ({"msg": "Could not get lock /x", "cmd": "/usr/bin/apt-get update"}, True),
+    "net": ({"msg": "Temporary failure resolving x", "cmd": "/usr/bin/apt-get update"}, False),
+    # These have waited for a quarter of an hour.
+    "cache": ({"msg": "Failed to lock apt for exclusive operation: Failed to lock directory /x"}, False),
+    "dpkg": ({"msg": "'/usr/bin/apt-get install acl' failed: E: Unable to acquire the dpkg frontend lock"}, False),
+}
+"""How the installation may end, and whether it is tried again; `cmd` is of what the module installs for itself."""
+
+
+def test_apt_is_tried_again_only_where_it_has_not_waited(tmp_path: Path) -> None:
+    until = _task("site/tasks/main.yml", "Packages | Install base packages")["until"]
+    shown = [
+        {
+            "ansible.builtin.debug": {"msg": f"{name} is the end"},
+            "vars": {"__site_packages": {"failed": True, "changed": False, **result}},
+            "when": until,
+        }
+        for name, (result, _) in RESULTS.items()
+    ]
+    play = [{"hosts": "localhost", "gather_facts": False, "tasks": shown}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
+    text = _ansible("--connection", "local", tmp_path / "play.yml")
+    tried_again = {name for name in RESULTS if f"{name} is the end" not in text}
+    assert tried_again == {name for name, (_, is_tried_again) in RESULTS.items() if is_tried_again}
+
+
+def test_a_disk_of_an_earlier_run_is_mounted_at_boot_as_a_new_one_is_and_left_alone_now(tmp_path: Path) -> None:
+    """Shown by what the tasks would hand to the module; nothing is mounted here."""
+    variables = yaml.safe_load((ROOT / "roles/storage/vars/main.yml").read_text(encoding="utf-8"))
+    mounts = [
+        _task("storage/tasks/disk.yml", f"Disk | {name}")["ansible.posix.mount"]
+        for name in ("Mount it, now and at boot", "Mount them where they belong")
+    ]
+    disk = {"device": "/dev/sdb", "filesystem": "xfs", "point": "/srv/labstead/sdb"}
+    told = [
+        {
+            "ansible.builtin.copy": {
+                "dest": str(tmp_path / f"{state}-{number}"),
+                "content": " ".join(mount[key].strip() for key in ("state", "src", "path", "fstype", "opts")),
+            },
+            "vars": {"__storage_disk": {**disk, "state": state}},
+        }
+        for state in ("mounted", "empty")
+        for number, mount in enumerate(mounts)
+    ]
+    known = {name: variables[name] for name in ("__storage_kinds", "__storage_boot")}
+    known |= {"__storage_uuid": {"stdout": "7"}, "item": {"path": "/home", "folder": "/srv/labstead/sdb/home"}}
+    play = [{"hosts": "localhost", "gather_facts": False, "vars": known, "tasks": told}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
+    _ansible("--connection", "local", tmp_path / "play.yml")
+    boot = "nofail,x-systemd.before=local-fs.target"
+    for state, done in (("mounted", "present"), ("empty", "mounted")):
+        assert [(tmp_path / f"{state}-{number}").read_text(encoding="utf-8") for number in range(2)] == [
+            f"{done} UUID=7 /srv/labstead/sdb xfs uquota,pquota,nodev,nosuid,{boot}",
+            f"{done} /srv/labstead/sdb/home /home none bind,{boot}",
+        ]
+
+
+def test_disks_of_earlier_runs_are_looked_after_and_those_of_others_are_not(tmp_path: Path) -> None:
+    task = _task(
+        "storage/tasks/main.yml", "Disks | Make and mount those that are not yet, and have all of them mounted at boot"
+    )
+    disks = [{"point": point, "kept": point != "c", "state": "mounted"} for point in "abc"]
+    shown = {"ansible.builtin.debug": {"msg": "at {{ item.point }}."}, "loop": task["loop"]}
+    play = [{"hosts": "localhost", "gather_facts": False, "vars": {"__preflight_disks": disks}, "tasks": [shown]}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
+    text = _ansible("--connection", "local", tmp_path / "play.yml")
+    assert [point for point in "abc" if f"at {point}." in text] == ["a", "b"]

@@ -452,7 +452,7 @@ COMMANDS = [
         ("user", verb)
         for verb in ("add", "list", "show", "approve", "link", "lock", "unlock", "expire", "invite", "remove")
     ),
-    *(("group", verb) for verb in ("add", "list", "show", "members", "managers", "set", "remove")),
+    *(("group", verb) for verb in ("add", "list", "show", "members", "managers", "remove")),
     *(("apply",), ("tidy",)),
 ]
 

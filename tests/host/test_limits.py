@@ -156,7 +156,7 @@ def test_a_subvolume_without_a_limit_is_made_on_the_host_and_not_in_a_session(
     assert on_host(lab, participant, f"subvolume({home!r}, 'outside')") == 0
     lab.machine.run("btrfs", "subvolume", "delete", f"{home}/outside")
     numbers = [number for name, number in ESCAPES.items() if name.startswith("BTRFS")]
-    assert kernel.value(f"[subvolume({home!r}, 'inside', number) for number in {numbers}]") == [EPERM] * 4
+    assert kernel.value(f"[subvolume({home!r}, 'inside', number) for number in {numbers}]") == [EPERM] * len(numbers)
     assert kernel.sh("ls -d ~/inside", check=False).returncode != 0
 
 

@@ -23,6 +23,7 @@ _FOLLOW = """
 from labstead.accounts.client import Client
 print(*Client().follow_limits(adopt=True).problems, sep="\\n")
 """
+_ADVICE = _FOLLOW.replace("problems", "advice")
 
 kinds = pytest.mark.parametrize("kind", ["home", "group", "scratch"])
 
@@ -104,13 +105,13 @@ def test_who_counts_for_somebody_else_on_the_host_is_found(bench: Bench) -> None
     """Anna's file is in Bert's count: nothing keeps her from that, but whoever follows the limits says so."""
     guest, path = bench.guest, f"{SPACES['home']}/full"
     confined.prepare(guest)
-    before = guest.python(_FOLLOW)
+    before = guest.python(_ADVICE)
     assert "belong to others" not in before
     project = confined.on_host(guest, BERT, "project", f"/home/{BERT}")
     confined.on_host(guest, ANNA, "sh", f"mkdir {path}")
     assert confined.on_host(guest, ANNA, "escapes", path, project)["file-joins"] == "done"
     assert confined.on_host(guest, ANNA, "fill_bytes", f"{path}/file-joins", 5 * MIB) == ["none", 5 * MIB]
-    (line,) = (line for line in guest.python(_FOLLOW).splitlines() if "belong to others" in line)
+    (line,) = (line for line in guest.python(_ADVICE).splitlines() if "belong to others" in line)
     assert line.startswith(f"/home/{BERT}: 5M that are counted there belong to others; `")
     # What it says to run names the file.
     found = guest.sh(line.split("`")[1]).stdout.splitlines()

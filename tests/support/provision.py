@@ -229,7 +229,7 @@ FINGERPRINT = """
         -not -path '/root' -not -path '/root/.*' -printf '%p %y %m %U:%G %s %T@ %l\\n' 2>/dev/null | sort || true
     systemctl list-unit-files --no-legend --no-pager | grep -v transient
     getent passwd; getent group
-    ls /sys/class/net
+    cut -d: -f1 /proc/net/dev
 """
 
 

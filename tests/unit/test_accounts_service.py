@@ -484,6 +484,26 @@ def test_an_account_in_use_is_not_removed(service: Service, unix: Unix) -> None:
     assert show(service).locked == ""
 
 
+def test_who_has_no_home_at_this_moment_is_not_removed_unless_it_is_asked_for(service: Service, unix: Unix) -> None:
+    """Its file system is not mounted, most likely; when it is back, the home would be nobody's."""
+    create(service)
+    home = unix.home_root / "anna"
+    home.rename(unix.home_root / "away")
+    refused(service, protocol.Retire(name="anna"), Refusal.FAILED, "is missing; is its file system mounted")
+    assert show(service).locked == ""
+    assert "anna" in unix.users
+    assert ask(service, protocol.Retire(name="anna", home_may_be_missing=True)).state == "retired"
+
+
+def test_who_was_never_made_whole_is_removed_without_a_home(service: Service, unix: Unix) -> None:
+    unix.die_before = "useradd"
+    with pytest.raises(KeyboardInterrupt):
+        create(service)
+    unix.die_before = None
+    assert not (unix.home_root / "anna").exists()
+    assert ask(service, protocol.Retire(name="anna")).state == "retired"
+
+
 @pytest.mark.parametrize("tool", ["usermod", "userdel"])
 def test_a_removal_that_was_cut_off_goes_on(service: Service, unix: Unix, tool: str) -> None:
     create(service)

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import os
+import stat
 import struct
 import subprocess
 import zlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +28,9 @@ def _load() -> Any:
 
 check = _load()
 KERNEL = {"xfs": None, "ext4": None, "btrfs": None}
+KINDS = yaml.safe_load((ROOT / "roles" / "storage" / "vars" / "main.yml").read_text(encoding="utf-8"))[
+    "__storage_kinds"
+]
 
 
 def _file(path: Path, *command: str) -> Path:
@@ -147,29 +152,95 @@ def _disk(where: Path, **more: Any) -> dict[str, Any]:
     return {"file": str(where), "size": "8M", "filesystem": "ext4", "holds": ["home"], **more}
 
 
+def _state(disk: dict[str, Any]) -> tuple[str, list[str]]:
+    """Say how it is with a disk, and what stands in the way."""
+    state, findings = check.device_state(disk, KINDS[disk["filesystem"]]["make"])
+    return str(state), list(findings)
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give what stands for /etc/fstab; there is none."""
+    monkeypatch.setattr(check, "FSTAB", tmp_path / "fstab")
+    return tmp_path / "fstab"
+
+
 def test_a_file_that_is_not_there_is_to_be_made(tmp_path: Path) -> None:
-    assert check.device_state(_disk(tmp_path / "new")) == ("empty", [])
+    assert _state(_disk(tmp_path / "new")) == ("empty", [])
 
 
-def test_no_empty_file_takes_the_place_of_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tmp_path / "fstab"
-    monkeypatch.setattr(check, "FSTAB", table)
-    table.write_text(f"{tmp_path}/other /mnt ext4 loop 0 0\n")
-    assert check.device_state(_disk(tmp_path / "homes.img")) == ("empty", [])
-    table.write_text(f"# disks\n\n{tmp_path}/homes.img /srv/labstead/homes.img ext4 loop,nofail 0 0\n")
-    state, (line,) = check.device_state(_disk(tmp_path / "homes.img"))
-    assert state == ""
-    assert line == (
-        f"{tmp_path}/homes.img: is gone, and /etc/fstab has it mounted; bring it back, or take it and what is mounted "
-        "from /srv/labstead/homes.img out of /etc/fstab to have a new one made"
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [("{}/homes.img", "it is gone"), ("UUID=7", "UUID=7 is gone, or has another name now")],
+)
+def test_no_empty_file_takes_the_place_of_one_that_is_gone(tmp_path: Path, table: Path, source: str, lost: str) -> None:
+    source = source.format(tmp_path)
+    table.write_text(f"{tmp_path}/homes.img /mnt ext4 loop 0 0\n#{source} /srv/labstead/homes.img ext4 loop 0 0\n")
+    assert _state(_disk(tmp_path / "homes.img")) == ("empty", [])
+    table.write_text(f"# disks\n\n{source} /srv/labstead/homes.img ext4 loop,nofail 0 0\n")
+    assert _state(_disk(tmp_path / "homes.img")) == (
+        "",
+        [
+            f"{tmp_path}/homes.img: /etc/fstab has {source} mounted at /srv/labstead/homes.img, and {lost}; bring it "
+            "back, or take that line out of /etc/fstab to begin with an empty disk"
+        ],
     )
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give what passes for an empty device that nobody uses."""
+    path = _file(tmp_path / "sdb")
+    monkeypatch.setattr(check.stat, "S_ISBLK", stat.S_ISREG)
+    monkeypatch.setattr(check, "users_of", lambda _: "")
+    return path
+
+
+def test_no_other_device_takes_the_place_of_one_that_is_gone(device: Path, table: Path) -> None:
+    """The machine has booted without a disk, and what is /dev/sdb now was /dev/sdc before."""
+    disk = {"device": str(device), "filesystem": "ext4", "holds": ["home"]}
+    refused = (
+        "",
+        [
+            f"{device}: /etc/fstab has UUID=7 mounted at /srv/labstead/sdb, and UUID=7 is gone, or has another name "
+            "now; bring it back, or take that line out of /etc/fstab to begin with an empty disk"
+        ],
+    )
+    assert _state(disk) == ("empty", [])
+    table.write_text("UUID=7 /srv/labstead/sdb ext4 nofail 0 0\n")
+    assert _state(disk) == refused
+    # One of labstead's, but not the one.
+    _file(device, "mkfs.ext4", "-q", "-L", "labstead")
+    assert _state(disk) == refused
+    # The disk itself.
+    table.write_text(f"UUID={check.signs(str(device))['UUID']} /srv/labstead/sdb ext4 nofail 0 0\n")
+    assert _state(disk) == ("ours", [])
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs"])
+def test_a_device_that_holds_something_is_told_how_to_be_had(device: Path, kind: str) -> None:
+    device.write_bytes(b"my thesis".ljust(2**23, b"\0"))
+    state, (line,) = _state({"device": str(device), "filesystem": kind, "holds": ["home"]})
+    assert state == ""
+    assert line.endswith(f"which may take a day: blkdiscard --force --zeroout {device}")
+    command = line.partition("run wipefs --all ")[2].partition(", or overwrite it")[0]
+    assert command == f"{device} && {' '.join(KINDS[kind]['make'])} {device}"
+
+
+def test_what_is_made_by_hand_as_told_is_used(device: Path) -> None:
+    device.write_bytes(MBR.ljust(2**23, b"\0"))
+    disk = {"device": str(device), "filesystem": "ext4", "holds": ["home"]}
+    _, (line,) = _state(disk)
+    command = line.partition("if all of it may go, run ")[2].partition(", or overwrite it")[0]
+    subprocess.run(["sh", "-euc", command], check=True, capture_output=True, timeout=60)
+    assert _state(disk) == ("ours", [])
 
 
 def test_a_file_that_labstead_made_is_used(tmp_path: Path) -> None:
     made = _file(tmp_path / "ours", "mkfs.ext4", "-q", "-L", "labstead")
-    assert check.device_state(_disk(made)) == ("ours", [])
+    assert _state(_disk(made)) == ("ours", [])
     # Made as something else: not what the inventory asks for.
-    state, (line,) = check.device_state(_disk(made, filesystem="btrfs"))
+    state, (line,) = _state(_disk(made, filesystem="btrfs"))
     assert (state, "holds ext4 (label labstead)" in line) == ("", True)
 
 
@@ -181,7 +252,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path, content: str) -> Non
     else:
         path.write_bytes(b"my thesis" if content == "text" else bytes(2**20))
     before = path.read_bytes()
-    state, (line,) = check.device_state(_disk(path))
+    state, (line,) = _state(_disk(path))
     assert state == ""
     there = {"ext4": "ext4", "text": "data without a signature (at byte 0)", "zeros": "something"}[content]
     assert line.startswith(f"{path}: holds {there}, and only what is empty")
@@ -197,7 +268,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path, content: str) -> Non
     ],
 )
 def test_what_is_no_disk_is_refused(where: str, said: str) -> None:
-    assert check.device_state({"device": where, "filesystem": "xfs", "holds": ["home"]}) == ("", [said])
+    assert _state({"device": where, "filesystem": "xfs", "holds": ["home"]}) == ("", [said])
 
 
 def _probe(root: Path, kind: str = "ext4", problem: str | None = None, **kernel: str) -> dict[str, Any]:
@@ -209,22 +280,36 @@ def test_a_folder_that_holds_something_is_never_hidden(tmp_path: Path) -> None:
     root = tmp_path / "home"
     (root / "debian").mkdir(parents=True)
     disks = [_disk(tmp_path / "new")]
-    findings, _ = check.disk_findings(disks, {"home": str(root)}, _probe(root))
+    findings, _ = check.disk_findings(disks, {"home": str(root)}, _probe(root), KINDS)
     assert findings == [
         f"{root}: holds debian, which {tmp_path}/new would hide; set storage_home_root to a new folder such as "
         "/srv/home, or, if nobody logs in from there, Ansible neither, move all of it away as root on the console, run "
         "site.yml, and move it back"
     ]
     (root / "debian").rmdir()
-    findings, (plan,) = check.disk_findings(disks, {"home": str(root)}, _probe(root))
+    findings, (plan,) = check.disk_findings(disks, {"home": str(root)}, _probe(root), KINDS)
     assert findings == []
     assert plan["state"] == "empty"
     assert plan["point"] == "/srv/labstead/new"
     assert plan["folders"] == [{"path": str(root), "folder": "/srv/labstead/new/home"}]
+    assert plan["kept"] is True
+
+
+@pytest.mark.parametrize("by_labstead", [True, False])
+def test_what_somebody_else_has_mounted_is_theirs_in_fstab_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_labstead: bool
+) -> None:
+    root = tmp_path / "home"
+    mounts = {str(root), "/srv/labstead/homes"} if by_labstead else {str(root)}
+    monkeypatch.setattr(check.os.path, "ismount", lambda path: path in mounts)
+    monkeypatch.setattr(check, "is_of", lambda _mount, _disk: True)
+    disk = _disk(tmp_path / "homes")
+    findings, (plan,) = check.disk_findings([disk], {"home": str(root)}, _probe(root), KINDS)
+    assert (findings, plan["state"], plan["kept"]) == ([], "mounted", by_labstead)
 
 
 def test_a_folder_that_is_a_mount_of_another_disk_is_refused(tmp_path: Path) -> None:
-    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": "/proc"}, _probe(Path("/proc")))
+    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": "/proc"}, _probe(Path("/proc")), KINDS)
     assert findings == [
         f"/proc: is mounted from /dev/vda1 already, not from {tmp_path}/new; leave {tmp_path}/new out of "
         "storage_disks, or unmount /proc and take it out of /etc/fstab"
@@ -234,7 +319,7 @@ def test_a_folder_that_is_a_mount_of_another_disk_is_refused(tmp_path: Path) -> 
 def test_a_kernel_that_cannot_hold_limits_is_found_out_before_anything_is_made(tmp_path: Path) -> None:
     root = tmp_path / "home"
     line = "this kernel has no quotas for ext4 (CONFIG_QFMT_V2); boot one that has"
-    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": str(root)}, _probe(root, ext4=line))
+    findings, _ = check.disk_findings([_disk(tmp_path / "new")], {"home": str(root)}, _probe(root, ext4=line), KINDS)
     assert findings == [f"{tmp_path}/new: {line}"]
 
 

@@ -597,6 +597,17 @@ def test_files_are_deleted_only_when_asked(office: Office) -> None:
     assert not (office.folder / "archive").exists()
 
 
+def test_who_has_no_home_at_this_moment_is_removed_only_with_delete_files(office: Office) -> None:
+    office.run("user", "add", "anna")
+    home(office, "anna").rename(office.folder / "away")
+    assert "is its file system mounted?" in office.run("user", "remove", "anna", "--yes", code=1).stderr
+    # All is as it was.
+    assert office.account("anna").locked == ""
+    assert set(office.logins()) == {"anna"}
+    assert office.out_of_hub == []
+    assert "anna: removed" in office.run("user", "remove", "anna", "--delete-files", "--yes").stdout
+
+
 def test_a_linked_account_keeps_its_home(office: Office) -> None:
     office.add_staff("staffer", 5000)
     office.run("user", "link", "staffer")
@@ -799,6 +810,8 @@ def test_a_limit_is_said_and_taken_back(office: Office) -> None:
         (("anna", "9" * 5000), "9 is too large a size"),
         (("anna", "5G", "--files", "9223372036855M"), "9223372036855M are too many files; the most are 9223372036854M"),
         (("anna", "5G", "--files", "9" * 5000), "is not a number of files"),
+        (("anna", "5G", "--files", "٥٠٠k"), "is not a number of files"),
+        (("anna", "٠٠"), "is not a size"),
         (("anna",), "give a size like 20G, or --files"),
         (("nobody2", "5G"), "nobody2 is not an account"),
         (("ice", "5G", "--group"), "ice is not a group"),

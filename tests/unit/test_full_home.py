@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -291,15 +292,26 @@ def test_what_was_too_many_to_load_is_not_replaced(tmp_path: Path, monkeypatch: 
     assert _files(kept) == {"b": b"of months", "deep/layout": b"of months"}
 
 
-def test_no_more_is_loaded_than_there_is_memory_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "free"), [(3500, 2**30), (2**20, 7000)])
+def test_no_more_is_loaded_than_there_is_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, free: int
+) -> None:
     live, kept = tmp_path / "live", tmp_path / "kept"
     kept.mkdir()
     for number in range(10):
         (kept / f"workspace-{number}").write_bytes(bytes(1000))
-    monkeypatch.setattr(keep, "_LOADED", 3500)
-    keep.Mirror(live, kept).settle()
+    monkeypatch.setattr(keep, "_LOADED", most)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    mirror = keep.Mirror(live, kept)
+    mirror.load()
     assert len(_files(live)) == 3
     assert len(_files(kept)) == 10
+    # What was left out stays left out, however much becomes free: it would be replaced by what JupyterLab made.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
+    missing = min(_files(kept).keys() - _files(live).keys())
+    (live / missing).write_text("new", encoding="utf-8")
+    mirror.settle()
+    assert _files(kept)[missing] == bytes(1000)
 
 
 def test_what_grows_too_large_in_the_session_is_still_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_sizes_are_powers_of_1024(value: object, size: int) -> None:
     assert parse_size(value) == size
 
 
-@pytest.mark.parametrize("value", ["5 apples", "", "G", "-1G", "1.5G", "4GB", "0", 0, -3, True, None, [1]])
+@pytest.mark.parametrize("value", ["5 apples", "", "G", "-1G", "1.5G", "4GB", "0", 0, -3, True, None, [1], "٠٠", "٤G"])
 def test_a_size_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="is not a size; write a number and K, M, G or T"):
         parse_size(value)

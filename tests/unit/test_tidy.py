@@ -37,6 +37,10 @@ class Ledger:
         self.held: tuple[Space, ...] = ()
         self.followed = Spaces(spaces=())
 
+    def make_homes(self, host: Path) -> None:
+        for name in self.people:
+            (host / "home" / name).mkdir(exist_ok=True)
+
     def spaces(self) -> tuple[Space, ...]:
         return self.held
 
@@ -75,7 +79,7 @@ class Site(administration.Site):
         self.put_outs.append(name)
 
     def send(self, messages: Any) -> str | None:
-        if self.relay_is_down:
+        if self.relay_is_down and messages:
             return "mail: relay is down"
         self.mails += messages
         return None
@@ -134,7 +138,7 @@ def test_people_are_warned_once(host: Path) -> None:
 def test_a_warning_that_was_not_sent_is_sent_the_next_day(host: Path) -> None:
     site = Site(Ledger(person("anna", 20000, TODAY + 5 * DAY)))
     site.relay_is_down = True
-    assert [line.failed for line in run(site, host)] == [False, True, True]
+    assert [line.failed for line in run(site, host)] == [False, True, True, True]
     site.relay_is_down = False
     assert [line.words for line in run(site, host, TODAY + DAY)] == ["anna: closes on 2026-11-25, in 4 days"]
 
@@ -179,8 +183,54 @@ def test_what_is_not_labsteads_or_not_expired_is_not_removed(host: Path, account
     assert site.accounts.gone == []  # type: ignore[attr-defined]
 
 
+def test_who_has_no_home_at_this_moment_is_not_removed(host: Path) -> None:
+    """The disk of homes did not come up, most likely; when it is back, nobody would know whose that home was."""
+    site = Site(Ledger(expired()))
+    for check in (True, False):
+        (line,) = run(site, host, check=check)
+        assert line.failed
+        assert f"the home {host}/home/anna is missing; is its file system mounted?" in line.words
+    assert "anna" in site.accounts.people  # type: ignore[attr-defined]
+    assert site.subjects("anna@example.org") == []
+    # One that a removal that was cut off has set aside is there.
+    (host / "home" / ".removed-20000").mkdir()
+    run(site, host)
+    assert site.subjects("anna@example.org") == ["labstead: your account was removed"]
+
+
+def test_nobody_is_told_of_an_archive_that_there_is_not(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(expired())
+    ledger.make_homes(host)
+    monkeypatch.setattr(archive, "archive_home", lambda *_: None)
+    site = Site(ledger)
+    (line,) = run(site, host)
+    assert (line.words.endswith("; no home was theirs"), line.failed) == (True, False)
+    assert site.subjects("anna@example.org") == []
+
+
+def test_who_is_given_another_day_while_others_are_archived_stays(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does whoever has come anew under the name of somebody who was removed meanwhile."""
+    ledger = Ledger(expired(), expired("bert", 20001), expired("carla", 20002), expired("doro", 20003))
+    ledger.make_homes(host)
+    archived: list[str] = []
+
+    def archive_home(_: Accounts, account: Account, _seconds: float) -> None:
+        archived.append(account.name)
+        ledger.people["bert"] = person("bert", 20001, TODAY + 100 * DAY)
+        ledger.people["carla"] = expired("carla", 20009)
+        ledger.people.pop("doro", None)
+
+    monkeypatch.setattr(archive, "archive_home", archive_home)
+    lines = run(Site(ledger), host)
+    assert [line.words.split(":")[0] for line in lines if "anna" not in line.words] == []
+    assert archived == ["anna"]
+    assert set(ledger.people) == {"bert", "carla"}
+
+
 def test_one_that_fails_does_not_keep_the_others_from_being_done(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site(Ledger(expired("boss", 20001), expired("carla", 20002), expired()))
+    ledger = Ledger(expired("boss", 20001), expired("carla", 20002), expired())
+    ledger.make_homes(host)
+    site = Site(ledger)
     monkeypatch.setattr(machine, "processes_of", lambda uid: (4711,) if uid == 20002 else ())
     lines = run(site, host)
     assert [(line.words.split(":")[0], line.failed) for line in lines] == [
@@ -325,7 +375,7 @@ def test_who_was_not_told_is_told_the_next_day(host: Path) -> None:
     ledger.held = (held("home", "anna", 960),)
     site = Site(ledger)
     site.relay_is_down = True
-    assert [line.failed for line in run(site, host)] == [False, True, True]
+    assert [line.failed for line in run(site, host)] == [False, True, True, True]
     site.relay_is_down = False
     assert [line.failed for line in run(site, host)] == [False]
     assert run(site, host) == []
@@ -406,18 +456,48 @@ def test_a_step_that_fails_takes_no_other_along(host: Path, monkeypatch: pytest.
 
 
 def test_errors_are_lines(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_args: object) -> None:
+    tried: list[str] = []
+
+    def fail(_settings: Accounts, account: Account, _seconds: float) -> None:
+        tried.append(account.name)
         raise LabsteadError("tar: No space left\non device")
 
     monkeypatch.setattr(archive, "archive_home", fail)
-    (line,) = run(Site(Ledger(expired())), host)
+    ledger = Ledger(expired())
+    ledger.make_homes(host)
+    (line,) = run(Site(ledger), host)
     assert (line.words, line.failed) == ("anna: tar: No space left on device", True)
+    # The home that waits now is not tried a second time in the same night, but in the next one.
+    assert (host / "home" / ".removed-20000").is_dir()
+    assert tried == ["anna"]
+    (line,) = run(Site(ledger), host, TODAY + DAY)
+    assert line.words == f"{host}/home/.removed-20000: tar: No space left on device"
+
+
+def test_what_administrators_were_not_told_is_told_with_the_next_mail(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(person("anna", 20000, TODAY + 5 * DAY, email=""), expired("bert", 20001))
+    ledger.make_homes(host)
+    site = Site(ledger)
+    site.relay_is_down = True
+
+    def archive_home(*_: object) -> Path:
+        site.relay_is_down = False
+        return host / "archive.tar.gz"
+
+    monkeypatch.setattr(archive, "archive_home", archive_home)
+    run(site, host)
+    (told,) = (mail.get_content() for mail in site.mails if mail["To"] == "boss@example.org")
+    for words in ("anna: closes on 2026-11-25", "mail: relay is down", "bert: removed"):
+        assert told.count(words) == 1
 
 
 def test_archives_come_last_and_take_a_bounded_time(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(expired(), expired("bert", 20001), person("carla", 20002, TODAY))
     ledger.held = (held("home", "carla", 960),)
     ledger.gone.append(person("doro", 20007))
+    ledger.make_homes(host)
     (host / "home" / ".removed-20007").mkdir()
     (host / "groups" / ".removed-20009").mkdir()
     site = Site(ledger)
@@ -441,7 +521,7 @@ def test_archives_come_last_and_take_a_bounded_time(host: Path, monkeypatch: pyt
     monkeypatch.setattr(archive, "archive_home", archive_home)
     lines = run(site, host)
     assert begun == [("anna", 17 * 3600)]
-    late = "not archived, as other archives took all the time of today; tomorrow it is tried anew"
+    late = "not archived, as there was no time left for it today; tomorrow it is tried anew"
     assert [line.words for line in lines if line.failed] == [
         "anna: tar: still not done",
         f"bert: {late}",

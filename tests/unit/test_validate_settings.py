@@ -97,6 +97,28 @@ _DEVICE = {"device": "/dev/sdb", "filesystem": "xfs", "holds": ["group", "scratc
             "accounts_groups[1].home_files: '5 apples' is not a number of files; write one such as 100000, or none for "
             "no limit",
         ),
+        ({"sessions_memory": "٤G"}, "sessions_memory: '٤G' is not a size; write a number and K, M, G or T, such as 4G"),
+        ({"storage_home_quota": "8388607T", "storage_home_files": 2**63 - 1}, None),
+        (
+            {"storage_home_quota": "8388608T"},
+            "storage_home_quota: '8388608T' is too large; the largest is 8388607T, or none for no limit",
+        ),
+        (
+            {"sessions_tmp_size": "99999999999T"},
+            "sessions_tmp_size: '99999999999T' is too large; the largest is 8388607T",
+        ),
+        (
+            {"accounts_users": [{"name": "anna", "quota": 2**63}]},
+            "accounts_users[1].quota: 9223372036854775808 is too large; the largest is 8388607T",
+        ),
+        (
+            {"accounts_users": [{"name": "anna", "files": 10**30}]},
+            f"accounts_users[1].files: {10**30} are too many files; the most are 9223372036854775807",
+        ),
+        (
+            {"storage_home_files": 2**63},
+            "storage_home_files: 9223372036854775808 is out of range; it has to be 0 to 9223372036854775807",
+        ),
         ({"storage_soft_percent": 40}, "storage_soft_percent: 40 is out of range; it has to be 50 to 100"),
         ({"storage_grace_days": 0}, "storage_grace_days: 0 is out of range; it has to be 1 to 365"),
         ({"storage_scratch_days": -1}, "storage_scratch_days: -1 is out of range; it has to be 0 to 36500"),
@@ -413,6 +435,10 @@ def _image(**changes: str) -> dict[str, Any]:
             {"accounts_shell": "/bin/false"},
             "accounts_shell: '/bin/false' lets nobody in, but sessions run it; write a shell, such as /bin/bash",
         ),
+        (
+            {"accounts_shell": "/bin/../bin/bash"},
+            "accounts_shell: '/bin/../bin/bash' is not a program; write its path, such as /bin/bash",
+        ),
         ({"accounts_shell": "bash"}, "accounts_shell: 'bash' is not a program; write its path, such as /bin/bash"),
         (
             {"accounts_uid_max": 60001},
@@ -675,6 +701,15 @@ def test_a_secret_that_is_refused_is_not_shown(name: str, value: Any) -> None:
 )
 def test_folders_do_not_lie_in_each_other(variables: dict[str, Any], line: str) -> None:
     assert problems(variables) == [line]
+
+
+@pytest.mark.parametrize("name", [f"storage_{kind}_root" for kind in ("home", "data", "group", "archive", "scratch")])
+@pytest.mark.parametrize("letter", [*" *?[]{}\"'\\$%:,;#", "\n"])
+def test_a_folder_that_would_mean_something_else_in_fstab_or_units_is_refused(name: str, letter: str) -> None:
+    folder = f"/srv/a{letter}b"
+    assert problems({name: folder}) == [
+        f"{name}: {folder!r} is not a usable folder; write a path of letters, digits and any of . _ - +, such as /home"
+    ]
 
 
 @pytest.mark.parametrize("folder", ["/var/lib/labstead/archive", "/srv/archive", "/mnt/tape"])

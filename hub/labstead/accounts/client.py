@@ -97,9 +97,9 @@ class Client:
         """Open an account that `lock` closed."""
         return self._ask(protocol.Unlock(name=name), protocol.Account)
 
-    def retire(self, name: str) -> protocol.Account:
+    def retire(self, name: str, home_may_be_missing: bool = False) -> protocol.Account:
         """Remove an account for good (root only); see `protocol.Retire` for what becomes of the home."""
-        return self._ask(protocol.Retire(name=name), protocol.Account)
+        return self._ask(protocol.Retire(name=name, home_may_be_missing=home_may_be_missing), protocol.Account)
 
     def accounts(self, name: str | None = None, retired: bool = False) -> tuple[protocol.Account, ...]:
         """List the hub's accounts, or the one; or those of them that were removed."""

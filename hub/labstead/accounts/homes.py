@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from labstead.accounts.protocol import Account
 from labstead.errors import AccountRefused, Refusal
 
 
@@ -46,6 +47,21 @@ def make(home: Path, uid: int, gid: int, skeleton: Path | None, make_folder: Cal
 def removed(root: Path, number: int) -> Path:
     """Say where the home of a removed account waits to be archived or deleted, or the folder of a removed group."""
     return root / f".removed-{number}"
+
+
+def require_for_removal(root: Path, account: Account) -> None:
+    """Refuse to remove an account whose home is missing: it would be nobody's when it is back, and not be archived.
+
+    One that a cut-off removal has set aside is not missing; an account that was never made whole may have none.
+    """
+    home = root / account.name
+    is_whole = account.kind == "created" and account.state == "active"
+    if is_whole and not home.is_dir() and not removed(root, account.uid).is_dir():
+        raise AccountRefused(
+            Refusal.FAILED,
+            f"the home {home} is missing; is its file system mounted? If there is none any more: "
+            f"labstead user remove {account.name} --delete-files",
+        )
 
 
 def require_room(root: Path, number: int) -> None:

@@ -220,9 +220,9 @@ class Limits:
 
     def _forget_gone(self) -> None:
         """Take away what disks keep of spaces of which nothing is left."""
-        for gid in self._ledger.spaces.writers_of_retired():
-            if not self._is_set_aside(gid):
-                self._ledger.spaces.forget_writers(gid)
+        gids = self._ledger.spaces.writers_of_retired().keys()
+        for gid in gids - self._may_be_left(gids):
+            self._ledger.spaces.forget_writers(gid)
         spaces = self._ledger.spaces.all()
         # Read after the spaces: whose space was there then is in the ledger by now.
         accounts, groups = self._ledger.all(), self._ledger.groups.all()
@@ -239,13 +239,20 @@ class Limits:
                 if row.number not in owners and _forget(backend, Place(homes.removed(root, row.number), row.project)):
                     self._ledger.spaces.remove(row)
 
-    def _is_set_aside(self, gid: int) -> bool:
-        """Tell whether something may be left of the folder of a group that was removed; see `homes.removed`."""
+    def _may_be_left(self, gids: Collection[int]) -> set[int]:
+        """Give those of removed groups of whose folders something may be left; see `homes.removed`.
+
+        That is all of them where the disk is not mounted, or holds no limits: what is left may lie on it.
+        """
+        root = self._settings.group_root
+        if not gids or _able(root) is None:
+            return set(gids)
         try:
-            return any(self._settings.group_root.glob(f".*-{gid}"))
+            names = [entry.name for entry in os.scandir(root) if entry.name.startswith(".")]
         except OSError as error:
-            log.warning("%s: %s", self._settings.group_root, error)
-            return True
+            log.warning("%s: %s", root, error)
+            return set(gids)
+        return {gid for gid in gids if any(name.endswith(f"-{gid}") for name in names)}
 
     def release(self, account: Account) -> None:
         """Take away the limits of somebody who is no longer of the hub."""
@@ -335,8 +342,8 @@ class Limits:
         if not check:
             self._ledger.spaces.note_writers(is_in)
         spaces = [census.folder(row) for row in groups] + [s for account in accounts for s in census.own(account)]
-        left = self._ledger.spaces.writers_of_retired().items()
-        with_left_files = {uid for gid, uids in left if self._is_set_aside(gid) for uid in uids}
+        left = self._ledger.spaces.writers_of_retired()
+        with_left_files = {uid for gid in self._may_be_left(left.keys()) for uid in left[gid]}
         people = {
             account.uid: _Person(
                 account.name, census.written(account, is_in[account.uid]), account.uid in with_left_files
@@ -354,7 +361,7 @@ class Limits:
                     if unable is not None and disk.backend.counts_users:
                         everybody = [people[account.uid] for account in accounts if account.kind != "canary"]
                         advice += _loose(disk, everybody)
-                        problems += self._of_others(disk, here, report)
+                        advice += self._of_others(disk, here, report)
             elif any(space.wanted != NO_LIMIT for space in here):
                 problems.append(f"limits do not hold: {disk.problem}")
         return protocol.Spaces(spaces=_in_order(changed), problems=tuple(problems), advice=tuple(advice))
@@ -404,7 +411,8 @@ class Limits:
     def _of_others(self, disk: _Disk, spaces: Sequence[Space], report: Report) -> Iterator[str]:
         """Say in whose homes and scratch more is counted than they own: somebody gave files of theirs to it.
 
-        On the machine itself the owner of a file may say that it counts for any project.
+        On the machine itself the owner of a file may say that it counts for any project. It is advice, as what root put
+        there is counted so too; and it is not seen where they own as much elsewhere on the disk.
         """
         roots = " ".join(str(root_of(self._settings, kind)) for kind in KINDS if kind in disk.kinds)
         for space in spaces:

@@ -105,13 +105,15 @@ class Unlock(_Message):
 class Retire(_Message):
     """Remove an account for good (root): Unix account, memberships, session files. Reply: `Account`.
 
-    Refused while processes of the uid run. The uid is never given again, and its owner comes back through root alone,
-    whichever their door. Home and scratch of an account that labstead made are moved to `.removed-UID` beside their
-    places, where the caller archives or deletes them (`labstead.archive`); a linked account keeps all but its limits.
+    Refused while processes of the uid run, and where the home of an account that labstead made is missing. The uid is
+    never given again, and its owner comes back through root alone, whichever their door. Home and scratch of an account
+    that labstead made are moved to `.removed-UID` beside their places, where the caller archives or deletes them
+    (`labstead.archive`); a linked account keeps all but its limits.
     """
 
     op: Literal["retire"] = "retire"
     name: _Name
+    home_may_be_missing: bool = False
 
 
 class Show(_Message):

@@ -128,8 +128,8 @@ class Service:
                 account = self._find(name)
                 self._require_not_expired(account)
                 return self._set_locked(account, "")
-            case protocol.Retire(name=name):
-                return self._retire(name)
+            case protocol.Retire():
+                return self._retire(request)
             case protocol.Arrive():
                 return self._doors.arrive(request)
             case protocol.MakeCanary():
@@ -293,12 +293,13 @@ class Service:
 
     # --- removing
 
-    def _retire(self, name: str) -> protocol.Account:
+    def _retire(self, request: protocol.Retire) -> protocol.Account:
+        name = request.name
         account = self._find(name)
         if account.kind == "canary":
             raise AccountRefused(Refusal.NOT_ALLOWED, f"{name} belongs to the self-check, which removes it itself")
         if account.kind == "created":
-            self._require_removable(account)
+            self._require_removable(account, request.home_may_be_missing)
         session_files.remove(name, self._sessions_dir)
         if account.kind == "created" and self._is_own(account):
             # Closed first: if what follows is cut off, nobody comes in meanwhile.
@@ -317,13 +318,15 @@ class Service:
         entry = machine.user(account.name)
         return entry is None or entry.pw_uid == account.uid
 
-    def _require_removable(self, account: protocol.Account) -> None:
+    def _require_removable(self, account: protocol.Account, home_may_be_missing: bool) -> None:
         """Refuse what could not be removed whole, before anything is changed."""
         if processes := machine.processes_of(account.uid):
             count, first = len(processes), ", ".join(str(number) for number in processes[:5])
             raise AccountRefused(
                 Refusal.FAILED, f"{count} processes of {account.name} still run ({first}); stop their session and jobs"
             )
+        if not home_may_be_missing:
+            homes.require_for_removal(self._settings.home_root, account)
         for folder in self._folders(account):
             homes.require_room(folder.parent, account.uid)
 

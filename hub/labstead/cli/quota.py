@@ -30,7 +30,7 @@ from labstead.cli.base import (
 from labstead.errors import BadInput
 from labstead.settings import SpaceKind
 
-_COUNT = re.compile(r"(\d{1,30})([kM]?)")
+_COUNT = re.compile(r"([0-9]{1,30})([kM]?)")
 _THOUSANDS = {"": 1, "k": 1000, "M": 1_000_000}
 _MOST_FILES = 2**63 - 1
 """More are in no limit of the kernel's."""

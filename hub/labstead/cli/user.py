@@ -305,7 +305,8 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     """Remove an account, or a sign-up that waits.
 
     Nobody ever gets its uid again. The home of an account that labstead made goes into an archive, or is deleted; an
-    account that was linked keeps account and home, and only leaves the hub.
+    account that was linked keeps account and home, and only leaves the hub. Where the home is missing, as its disk is
+    not mounted, nothing is removed, unless files are to be deleted.
 
     \b
     Examples:
@@ -328,7 +329,7 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
         f"its home goes into {'an archive' if archive else 'nothing: it is DELETED'}" if made_here else "its home stays"
     )
     confirm(f"Remove the account {name} (uid {account.uid})? Nobody gets its uid again, and {files}.", yes)
-    account = administration.remove(site, account)
+    account = administration.remove(site, account, home_may_be_missing=not archive)
     _tell_removed(account, _put_away(site, account, archive) if made_here else None, as_json)
 
 

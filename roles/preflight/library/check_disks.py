@@ -9,6 +9,7 @@ util-linux.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -45,6 +46,10 @@ options:
     description: What labstead.disks.probe says of the folders and the kernel.
     type: dict
     required: true
+  kinds:
+    description: What makes a file system of each kind, as words of a command, `make`.
+    type: dict
+    required: true
 """
 
 EXAMPLES = r"""
@@ -55,6 +60,7 @@ EXAMPLES = r"""
     limits: {home: [bytes], group: [], scratch: []}
     scratch_days: 7
     probe: {folders: {}, kernel: {}}
+    kinds: {xfs: {make: [mkfs.xfs, -L, labstead]}}
 """
 
 RETURN = r"""
@@ -64,7 +70,8 @@ findings:
   elements: str
   returned: always
 disks:
-  description: Each disk with its state (empty, ours, mounted) and where it is mounted.
+  description:
+    Each disk with its state (empty, ours, mounted), where it is mounted, and whether that is for labstead to do (kept).
   type: list
   elements: dict
   returned: always
@@ -204,20 +211,42 @@ def root_findings(kind: str, root: str, mount: dict[str, Any], disk: dict[str, A
     return []
 
 
-def device_state(disk: dict[str, Any]) -> tuple[str, list[str]]:
-    """Say whether a disk that is not mounted is empty or was made by labstead; refuse all others."""
+def mounted_before(disk: dict[str, Any]) -> str:
+    """Say what /etc/fstab has mounted where a disk would be; empty for nothing."""
+    point = str(MOUNTS / Path(place(disk)).name)
+    table = FSTAB.read_text(encoding="utf-8") if FSTAB.exists() else ""
+    lines = [line.split() for line in table.splitlines() if not line.lstrip().startswith("#")]
+    return next((words[0] for words in lines if words[1:2] == [point]), "")
+
+
+def taken_findings(disk: dict[str, Any], found: dict[str, str]) -> list[str]:
+    """Refuse what has taken the place of another disk, by its name or as a new file.
+
+    The machine boots without a disk that is gone; an empty one in its place would pass for it.
+    """
+    before = mounted_before(disk)
+    is_same = before == f"UUID={found.get('UUID')}" if before.startswith("UUID=") else bool(found)
+    if not before or is_same:
+        return []
+    where = place(disk)
+    lost = "it is gone" if before == where else f"{before} is gone, or has another name now"
+    return [
+        f"{where}: /etc/fstab has {before} mounted at {MOUNTS / Path(where).name}, and {lost}; bring it back, or take "
+        "that line out of /etc/fstab to begin with an empty disk"
+    ]
+
+
+def device_state(disk: dict[str, Any], make: list[str]) -> tuple[str, list[str]]:
+    """Say whether a disk that is not mounted is empty or was made by labstead; refuse all others.
+
+    :param make: words of the command that makes a file system on it
+    """
     where = place(disk)
     path = Path(where)
     is_file = not disk.get("device")
     if is_file and not path.exists():
-        # The machine boots without a disk that is gone; an empty one in its place would pass for it.
-        table = FSTAB.read_text(encoding="utf-8") if FSTAB.exists() else ""
-        if any(line.split()[:1] == [where] for line in table.splitlines()):
-            return "", [
-                f"{where}: is gone, and /etc/fstab has it mounted; bring it back, or take it and what is mounted from "
-                f"{MOUNTS / path.name} out of /etc/fstab to have a new one made"
-            ]
-        return "empty", []
+        taken = taken_findings(disk, {})
+        return ("", taken) if taken else ("empty", [])
     if not path.exists():
         return "", [f"{where}: there is no such device; `lsblk` lists those of this machine"]
     mode = path.stat().st_mode
@@ -231,15 +260,16 @@ def device_state(disk: dict[str, Any]) -> tuple[str, list[str]]:
             "is"
         ]
     found = signs(where)
-    if found.get("LABEL") == LABEL and found.get("TYPE") == disk["filesystem"]:
-        return "ours", []
-    if not is_file and not found:
-        return "empty", []
+    is_ours = found.get("LABEL") == LABEL and found.get("TYPE") == disk["filesystem"]
+    if is_ours or (not is_file and not found):
+        taken = taken_findings(disk, found)
+        return ("", taken) if taken else ("ours" if is_ours else "empty", [])
     there = what_is_there(found) or "something"
     undo = (
         f"remove the file and what is in it: rm {where}"
         if is_file
-        else f"overwrite all of it: blkdiscard --force --zeroout {where}"
+        else f"if all of it may go, run wipefs --all {where} && {shlex.join(make)} {where}, or overwrite it, which may "
+        f"take a day: blkdiscard --force --zeroout {where}"
     )
     return "", [
         f"{where}: holds {there}, and only what is empty is made a disk of labstead's; mount it yourself and leave it "
@@ -248,7 +278,7 @@ def device_state(disk: dict[str, Any]) -> tuple[str, list[str]]:
 
 
 def disk_findings(
-    disks: list[dict[str, Any]], roots: dict[str, str], probe: dict[str, Any]
+    disks: list[dict[str, Any]], roots: dict[str, str], probe: dict[str, Any], kinds: dict[str, Any]
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Look at each disk: what stands in the way, and what has to be done."""
     findings, plan = [], []
@@ -263,13 +293,15 @@ def disk_findings(
             # A run was cut off between the disk and its folders.
             state = "ours"
         else:
-            state, more = device_state(disk)
+            state, more = device_state(disk, kinds[disk["filesystem"]]["make"])
             found += more
         if state != "mounted" and (lacking := probe["kernel"][disk["filesystem"]]):
             found.append(f"{place(disk)}: {lacking}")
         findings += found
         folders = [{"path": root, "folder": f"{point}/{kind}"} for kind, root in held.items()]
-        plan.append({**disk, "state": state, "point": point, "folders": folders})
+        # What somebody else has mounted stays as it is, also in /etc/fstab.
+        kept = state != "mounted" or os.path.ismount(point)
+        plan.append({**disk, "state": state, "point": point, "folders": folders, "kept": kept})
     return findings, plan
 
 
@@ -327,11 +359,12 @@ def main() -> None:
             "limits": {"type": "dict", "required": True},
             "scratch_days": {"type": "int", "required": True},
             "probe": {"type": "dict", "required": True},
+            "kinds": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
     )
     wanted = module.params
-    findings, plan = disk_findings(wanted["disks"], wanted["roots"], wanted["probe"])
+    findings, plan = disk_findings(wanted["disks"], wanted["roots"], wanted["probe"], wanted["kinds"])
     findings += limit_findings(plan, wanted["roots"], wanted["limits"], wanted["probe"])
     findings += scratch_findings(wanted["roots"]["scratch"], wanted["scratch_days"])
     module.exit_json(changed=False, findings=findings, disks=plan)
