@@ -117,7 +117,7 @@ def test_apt_is_tried_again_only_where_it_has_not_waited(tmp_path: Path) -> None
     assert tried_again == {name for name, (_, is_tried_again) in RESULTS.items() if is_tried_again}
 
 
-def test_a_disk_of_an_earlier_run_is_mounted_at_boot_as_a_new_one_is_and_left_alone_now(tmp_path: Path) -> None:
+def test_a_machine_boots_without_its_disks(tmp_path: Path) -> None:
     """Shown by what the tasks would hand to the module; nothing is mounted here."""
     variables = yaml.safe_load((ROOT / "roles/storage/vars/main.yml").read_text(encoding="utf-8"))
     mounts = [
@@ -128,12 +128,11 @@ def test_a_disk_of_an_earlier_run_is_mounted_at_boot_as_a_new_one_is_and_left_al
     told = [
         {
             "ansible.builtin.copy": {
-                "dest": str(tmp_path / f"{state}-{number}"),
+                "dest": str(tmp_path / str(number)),
                 "content": " ".join(mount[key].strip() for key in ("state", "src", "path", "fstype", "opts")),
             },
-            "vars": {"__storage_disk": {**disk, "state": state}},
+            "vars": {"__storage_disk": disk},
         }
-        for state in ("mounted", "empty")
         for number, mount in enumerate(mounts)
     ]
     known = {name: variables[name] for name in ("__storage_kinds", "__storage_boot")}
@@ -142,20 +141,7 @@ def test_a_disk_of_an_earlier_run_is_mounted_at_boot_as_a_new_one_is_and_left_al
     (tmp_path / "play.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
     _ansible("--connection", "local", tmp_path / "play.yml")
     boot = "nofail,x-systemd.before=local-fs.target"
-    for state, done in (("mounted", "present"), ("empty", "mounted")):
-        assert [(tmp_path / f"{state}-{number}").read_text(encoding="utf-8") for number in range(2)] == [
-            f"{done} UUID=7 /srv/labstead/sdb xfs uquota,pquota,nodev,nosuid,{boot}",
-            f"{done} /srv/labstead/sdb/home /home none bind,{boot}",
-        ]
-
-
-def test_disks_of_earlier_runs_are_looked_after_and_those_of_others_are_not(tmp_path: Path) -> None:
-    task = _task(
-        "storage/tasks/main.yml", "Disks | Make and mount those that are not yet, and have all of them mounted at boot"
-    )
-    disks = [{"point": point, "kept": point != "c", "state": "mounted"} for point in "abc"]
-    shown = {"ansible.builtin.debug": {"msg": "at {{ item.point }}."}, "loop": task["loop"]}
-    play = [{"hosts": "localhost", "gather_facts": False, "vars": {"__preflight_disks": disks}, "tasks": [shown]}]
-    (tmp_path / "play.yml").write_text(yaml.safe_dump(play), encoding="utf-8")
-    text = _ansible("--connection", "local", tmp_path / "play.yml")
-    assert [point for point in "abc" if f"at {point}." in text] == ["a", "b"]
+    assert [(tmp_path / str(number)).read_text(encoding="utf-8") for number in range(2)] == [
+        f"mounted UUID=7 /srv/labstead/sdb xfs uquota,pquota,nodev,nosuid,{boot}",
+        f"mounted /srv/labstead/sdb/home /home none bind,{boot}",
+    ]

@@ -292,20 +292,6 @@ def test_a_folder_that_holds_something_is_never_hidden(tmp_path: Path) -> None:
     assert plan["state"] == "empty"
     assert plan["point"] == "/srv/labstead/new"
     assert plan["folders"] == [{"path": str(root), "folder": "/srv/labstead/new/home"}]
-    assert plan["kept"] is True
-
-
-@pytest.mark.parametrize("by_labstead", [True, False])
-def test_what_somebody_else_has_mounted_is_theirs_in_fstab_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_labstead: bool
-) -> None:
-    root = tmp_path / "home"
-    mounts = {str(root), "/srv/labstead/homes"} if by_labstead else {str(root)}
-    monkeypatch.setattr(check.os.path, "ismount", lambda path: path in mounts)
-    monkeypatch.setattr(check, "is_of", lambda _mount, _disk: True)
-    disk = _disk(tmp_path / "homes")
-    findings, (plan,) = check.disk_findings([disk], {"home": str(root)}, _probe(root), KINDS)
-    assert (findings, plan["state"], plan["kept"]) == ([], "mounted", by_labstead)
 
 
 def test_a_folder_that_is_a_mount_of_another_disk_is_refused(tmp_path: Path) -> None:

@@ -70,8 +70,7 @@ findings:
   elements: str
   returned: always
 disks:
-  description:
-    Each disk with its state (empty, ours, mounted), where it is mounted, and whether that is for labstead to do (kept).
+  description: Each disk with its state (empty, ours, mounted) and where it is mounted.
   type: list
   elements: dict
   returned: always
@@ -299,9 +298,7 @@ def disk_findings(
             found.append(f"{place(disk)}: {lacking}")
         findings += found
         folders = [{"path": root, "folder": f"{point}/{kind}"} for kind, root in held.items()]
-        # What somebody else has mounted stays as it is, also in /etc/fstab.
-        kept = state != "mounted" or os.path.ismount(point)
-        plan.append({**disk, "state": state, "point": point, "folders": folders, "kept": kept})
+        plan.append({**disk, "state": state, "point": point, "folders": folders})
     return findings, plan
 
 
