@@ -19,6 +19,7 @@ from labstead import administration, disks, mail, secrets, usage
 from labstead.accounts.client import Client
 from labstead.amounts import human_size
 from labstead.cli import base, main
+from labstead.cli import user as cli_user
 from labstead.disks.backend import NO_LIMIT, DiskError, Limit, NotNow
 from labstead.errors import LabsteadError
 from labstead.hub import database, logins
@@ -595,6 +596,19 @@ def test_files_are_deleted_only_when_asked(office: Office) -> None:
     office.run("user", "remove", "anna", "--delete-files", "--yes")
     assert not home(office, "anna").exists()
     assert not (office.folder / "archive").exists()
+
+
+@pytest.mark.parametrize(("words", "home"), [((), "into an archive"), (("--delete-files",), "it is DELETED")])
+def test_who_removes_somebody_is_asked_with_what_becomes_of_their_files(
+    office: Office, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], home: str
+) -> None:
+    office.run("user", "add", "anna")
+    asked: list[str] = []
+    monkeypatch.setattr(cli_user, "confirm", lambda question, _yes: asked.append(question))
+    office.run("user", "remove", "anna", *words)
+    (question,) = asked
+    assert home in question
+    assert "what it has in scratch is deleted" in question
 
 
 def test_who_has_no_home_at_this_moment_is_removed_only_with_delete_files(office: Office) -> None:

@@ -304,9 +304,9 @@ def expire(name: str, day: date | str, as_json: bool) -> None:
 def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     """Remove an account, or a sign-up that waits.
 
-    Nobody ever gets its uid again. The home of an account that labstead made goes into an archive, or is deleted; an
-    account that was linked keeps account and home, and only leaves the hub. Where the home is missing, as its disk is
-    not mounted, nothing is removed, unless files are to be deleted.
+    Nobody ever gets its uid again. The home of an account that labstead made goes into an archive, or is deleted, and
+    its scratch is deleted; an account that was linked keeps all, and only leaves the hub. Where the home is missing, as
+    its disk is not mounted, nothing is removed, unless files are to be deleted.
 
     \b
     Examples:
@@ -325,9 +325,8 @@ def remove(name: str, archive: bool, yes: bool, as_json: bool) -> None:
     if _is_declared(name):
         complain(f"{name} stands in accounts_users: take the name out, or the next site.yml makes a new account")
     made_here = account.kind == "created"
-    files = (
-        f"its home goes into {'an archive' if archive else 'nothing: it is DELETED'}" if made_here else "its home stays"
-    )
+    home = f"its home goes into {'an archive' if archive else 'nothing: it is DELETED'}"
+    files = f"{home}, and what it has in scratch is deleted" if made_here else "its home stays"
     confirm(f"Remove the account {name} (uid {account.uid})? Nobody gets its uid again, and {files}.", yes)
     account = administration.remove(site, account, home_may_be_missing=not archive)
     _tell_removed(account, _put_away(site, account, archive) if made_here else None, as_json)
