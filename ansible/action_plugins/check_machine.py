@@ -12,19 +12,19 @@ from ansible.utils.display import Display
 
 
 class ActionModule(ActionBase):
-    """Report what `check_machine` found, and `check_disks` with the argument `disks`."""
+    """Report what `check_machine` found, `check_disks` with the argument `disks`, and the findings in `slurm`."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with a short message after one line for each finding."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        words = {key: value for key, value in self._task.args.items() if key != "disks"}
+        words = {key: value for key, value in self._task.args.items() if key not in ("disks", "slurm")}
         disks = self._execute_module("check_disks", module_args=self._task.args["disks"], task_vars=task_vars)
         result.update(self._execute_module("check_machine", module_args=words, task_vars=task_vars))
         if disks.get("failed") or result.get("failed"):
             return disks if disks.get("failed") else result
         result["disks"] = disks["disks"]
-        result["findings"] += disks["findings"]
+        result["findings"] += disks["findings"] + self._task.args["slurm"]
         for finding in result["findings"]:
             Display().error(f"machine: {task_vars['inventory_hostname']}: {finding}", wrap_text=False)
         if result["findings"]:

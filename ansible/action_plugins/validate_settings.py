@@ -227,6 +227,41 @@ def _archive_folder(value: str) -> str | None:
     return None if value == "/var/lib/labstead/archive" else _folder(value)
 
 
+def _images_folder(value: str) -> str | None:
+    return None if value == "/var/lib/labstead/compute" else _folder(value)
+
+
+def _place_or_empty(value: str) -> str | None:
+    """Check the path of what is the site's own, wherever it lies."""
+    path = Path(value)
+    if not value or (path.is_absolute() and ".." not in path.parts and re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", value)):
+        return None
+    return "is not a path; write an absolute one of letters, digits and any of . _ - +, such as /opt/slurm/bin"
+
+
+def _size_or_empty(value: str) -> str | None:
+    return _size(value) if value else None
+
+
+def _partition_or_empty(value: str) -> str | None:
+    return _word(value) if value else None
+
+
+def _seconds(value: str) -> int | None:
+    """Read a time of Slurm's; None where it is none."""
+    match = re.fullmatch(r"(?:([0-9]{1,4})-)?([0-9]{1,2}):([0-9]{2}):([0-9]{2})", value)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _slurm_time(value: str) -> str | None:
+    if _seconds(value) is None:
+        return "is not a time; write hours:minutes:seconds, with days before, such as '12:00:00' or 7-00:00:00"
+    return None if _seconds(value) else "is no time at all; write one such as '12:00:00'"
+
+
 def _group_folder(value: str) -> str | None:
     # systemd's ProtectHome hides it from the hub and the gate, which look which group folders there are.
     if Path("/home") in Path(value).parents:
@@ -382,6 +417,8 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "proxy_login_rate": _rate,
     "proxy_upload_limit": _upload_size,
     "sessions_cpus": _positive,
+    "sessions_idle_hours": _between(0, 8760),
+    "sessions_idle_hours_with_jobs": _between(0, 8760),
     "sessions_images[].name": _image_name,
     "sessions_images[].reference": _image_reference,
     "sessions_images[].title": _title,
@@ -391,6 +428,19 @@ FORMATS: dict[str, Callable[[Any], str | None]] = {
     "sessions_tmp_size": _size,
     "site_http_proxy": _proxy_or_empty,
     "site_https_proxy": _proxy_or_empty,
+    "slurm_clusters_per_user": _between(1, 64),
+    "slurm_commands": _place_or_empty,
+    "slurm_conf": _place_or_empty,
+    "slurm_cpus": _at_least(0),
+    "slurm_idle_minutes": _between(0, 10080),
+    "slurm_images_root": _images_folder,
+    "slurm_jobs_per_user": _between(1, 10000),
+    "slurm_max_time": _slurm_time,
+    "slurm_memory": _size_or_empty,
+    "slurm_partition": _partition_or_empty,
+    "slurm_worker_cores": _at_least(1),
+    "slurm_worker_memory": _size,
+    "slurm_worker_time": _slurm_time,
     "storage_archive_root": _archive_folder,
     "storage_data_root": _folder,
     "storage_disks[].device": _device,
@@ -481,6 +531,8 @@ def value_problems(name: str, value: Any, spec: Spec, form: str | None = None) -
         return
     if value is None:
         yield name, f"empty; write {kind}, or remove the line to take the default, where it has one"
+    elif FORMATS.get(form) is _slurm_time and type(value) is int:
+        yield name, "without quotes YAML makes a number of this time; write it in quotes, such as '12:00:00'"
     elif not fits(value):
         yield name, f"{'the value' if spec.get('no_log') else _shown(value)} is not {kind}; {_advice(spec)}"
     elif "choices" in spec and value not in spec["choices"]:
@@ -571,6 +623,7 @@ def rule_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> I
     yield from _people_problems(values)
     yield from _door_problems(values)
     yield from _mail_problems(values)
+    yield from _slurm_problems(values)
     # Sessions have to outlive restarts of dockerd.
     if values.get("docker_daemon_settings", {}).get("live-restore", True) is not True:
         yield "docker_daemon_settings", "live-restore has to be true, as sessions outlive restarts of Docker; remove it"
@@ -607,6 +660,8 @@ def _folder_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     }
     if not values.get("storage_scratch_root"):
         del roots["storage_scratch_root"]
+    if values.get("slurm_mode") in ("embedded", "existing"):
+        roots["slurm_images_root"] = "images root"
     for (first, kind), (second, _) in itertools.combinations(roots.items(), 2):
         one, other = (Path(str(values.get(name, name))) for name in (first, second))
         if one == other or one in other.parents or other in one.parents:
@@ -701,6 +756,25 @@ def _mail_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield "hub_mail_password", "hub_mail_user and hub_mail_password go together; set both or none"
     elif values.get("hub_mail_password") and values.get("hub_mail_security") == "none":
         yield "hub_mail_security", "none would send the password where others can read it; choose starttls or tls"
+
+
+def _slurm_problems(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check what can be seen without the machine; what it has and what the site's Slurm says, preflight looks at."""
+    mode = values.get("slurm_mode")
+    if mode == "embedded":
+        for name in ("slurm_commands", "slurm_conf", "slurm_partition"):
+            if values.get(name):
+                yield name, "not used with slurm_mode embedded; remove it or set slurm_mode: existing"
+        worker, longest = (values.get(name, "") for name in ("slurm_worker_time", "slurm_max_time"))
+        if worker and longest and (_seconds(worker) or 0) > (_seconds(longest) or 0):
+            yield "slurm_worker_time", f"{worker} is longer than slurm_max_time {longest}; lower it or raise that"
+    elif mode == "existing":
+        for name in ("slurm_cpus", "slurm_memory"):
+            if values.get(name):
+                yield name, "not used with slurm_mode existing, where the site's Slurm says it; remove it"
+    idle, with_jobs = values.get("sessions_idle_hours", 0), values.get("sessions_idle_hours_with_jobs", 0)
+    if 0 < with_jobs < idle:
+        yield "sessions_idle_hours_with_jobs", f"{with_jobs} is below sessions_idle_hours {idle}; raise it, or set 0"
 
 
 def _tls_problems(values: Mapping[str, Any], exists: Callable[[str], bool]) -> Iterator[Problem]:

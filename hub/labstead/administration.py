@@ -1,4 +1,4 @@
-"""What root's commands do to people: the ledger, the hub's database, the running hub and mail, in the right order.
+"""What root's commands do to people: ledger, the hub's database, the running hub, Slurm and mail, in the right order.
 
 The one rule: a log-in is made before its account and taken away after it was closed, so that there is no moment in
 which somebody else's password opens an account.
@@ -6,9 +6,11 @@ which somebody else's password opens an account.
 
 import functools
 import pwd
+import time
 from collections.abc import Collection, Sequence
 from datetime import date
 from email.message import EmailMessage
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +23,11 @@ from labstead.hub import login_protocol
 from labstead.hub.api import Api, HubAway
 from labstead.hub.login_protocol import Authorize, DeleteLogin, Everybody, Invite, Login, Reply, Request, SetLogin
 from labstead.names import problem_with_name
-from labstead.settings import Door, Hub
+from labstead.relay.client import Client as Relay
+from labstead.settings import Door, Hub, Sessions
+
+_JOBS_SECONDS = 60
+"""How long jobs may take to end: Slurm kills after 30 s what does not end when told to (KillWait)."""
 
 
 class Newcomer(BaseModel):
@@ -78,6 +84,16 @@ class Site:
         """Give hub.yml."""
         return settings.load_hub()
 
+    @functools.cached_property
+    def sessions(self) -> Sessions:
+        """Give sessions.yml."""
+        return settings.load_sessions()
+
+    @functools.cached_property
+    def relay(self) -> Relay:
+        """Give the way to Slurm; it is asked only where `sessions.compute` is set."""
+        return Relay()
+
     def ask_logins(self, *requests: Request) -> list[Reply]:
         """Ask the hub's database; see `labstead.hub.login_protocol`."""
         return login_protocol.ask(*requests)
@@ -93,6 +109,36 @@ class Site:
     def forget(self, name: str) -> None:
         """Have the hub forget somebody; :raises HubAway: when the hub did not do it."""
         Api(self.hub).forget(name)
+
+    def jobs_of(self, account: Account) -> Literal["all", "dask"]:
+        """Say which of somebody's jobs are the hub's to end.
+
+        Who had an account before may have jobs on the site's Slurm that did not come from here, and goes on to have
+        that account: of theirs only Dask's.
+        """
+        return "dask" if account.kind == "linked" and settings.load_compute().mode == "existing" else "all"
+
+    def end_jobs(self, account: Account, seconds: float = 0) -> int:
+        """End what somebody has in Slurm, as far as it is the hub's.
+
+        :param seconds: how long to wait until none is left; 0: not at all
+        :return: how many were ended
+        :raises LabsteadError: when the relay did not do it, or some are left
+        """
+        if self.sessions.compute is None:
+            return 0
+        what = self.jobs_of(account)
+        ended = self.relay.end(account.name, what)
+        deadline = time.monotonic() + seconds
+        while ended and seconds:
+            jobs = self.relay.jobs(account.name)
+            left = jobs.dask if what == "dask" else jobs.all
+            if not left:
+                break
+            if time.monotonic() > deadline:
+                raise LabsteadError(f"jobs in Slurm have not ended after {seconds:.0f} s ({left} left); see `squeue`")
+            time.sleep(0.5)
+        return ended
 
     def send(self, messages: Sequence[EmailMessage]) -> str | None:
         """Send mail; say in one line what went wrong, None where nothing did."""
@@ -243,14 +289,25 @@ def invitation_mail(site: Site, invitations: Sequence[Invitation]) -> list[Email
 
 
 def close(site: Site, account: Account) -> str | None:
-    """Put somebody out of the hub whose account is closed now; say what went wrong, None where nothing did."""
+    """Put somebody out of the hub and of Slurm whose account is closed now.
+
+    :return: what went wrong, in one line; None where nothing did
+    """
     if not account.locked:
         return None
+    problems = []
     try:
         site.put_out(account.name)
     except LabsteadError as error:
-        return f"{account.name} is {account.locked} and cannot log in, but a server of theirs may still run: {error}"
-    return None
+        problems.append(f"a server of theirs may still run: {error}")
+    # After the server, from which new ones could come.
+    try:
+        site.end_jobs(account)
+    except LabsteadError as error:
+        problems.append(f"jobs of theirs may still run: {error}")
+    if not problems:
+        return None
+    return f"{account.name} is {account.locked} and cannot log in, but {', and '.join(problems)}"
 
 
 def remove(site: Site, account: Account, home_may_be_missing: bool = False) -> Account:
@@ -270,6 +327,11 @@ def remove(site: Site, account: Account, home_may_be_missing: bool = False) -> A
         site.forget(account.name)
     except HubAway as error:
         raise HubAway(f"{account.name} is locked, but not removed yet: {error}; then run this again") from None
+    try:
+        # What still runs would keep the account from going, and write into its home.
+        site.end_jobs(account, _JOBS_SECONDS)
+    except LabsteadError as error:
+        raise LabsteadError(f"{account.name} is locked, but not removed yet: {error}; then run this again") from None
     site.ask_logins(DeleteLogin(name=account.name))
     return site.accounts.retire(account.name, home_may_be_missing)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from labstead.compute import session
 from labstead.errors import LabsteadError
 from labstead.identity import SESSIONS_DIR, Identity
 from labstead.settings import Sessions
@@ -21,6 +22,15 @@ PORT = 8888
 """Port of the notebook server in its container."""
 CA_BUNDLE = "/etc/labstead/ca-certificates.crt"
 """Where a session finds the site's certificates, in any image."""
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)
+"""Variables that name that file; each is read by some program that does not look at the system's own certificates."""
 
 _LOG_OPTIONS = {"max-size": "10m", "max-file": "2"}
 
@@ -42,11 +52,6 @@ def command(server: Sequence[str]) -> list[str]:
     return [*_LAUNCHER, *server]
 
 
-def runtime_dir(person: Identity) -> str:
-    """Give the folder for sockets and connection files, XDG_RUNTIME_DIR; it lives in memory."""
-    return f"/run/user/{person.uid}"
-
-
 def environment(person: Identity, image_spec: str, settings: Sessions) -> dict[str, str]:
     """Give the variables of a session that come from the machine, not from JupyterHub.
 
@@ -59,8 +64,8 @@ def environment(person: Identity, image_spec: str, settings: Sessions) -> dict[s
         "SHELL": person.shell,
         "JUPYTER_IMAGE": image_spec,
         "JUPYTER_IMAGE_SPEC": image_spec,
-        "XDG_RUNTIME_DIR": runtime_dir(person),
-        "JUPYTER_RUNTIME_DIR": f"{runtime_dir(person)}/jupyter",
+        "XDG_RUNTIME_DIR": str(person.runtime_dir),
+        "JUPYTER_RUNTIME_DIR": str(person.runtime_dir / "jupyter"),
         "DATA": str(settings.data_root),
     }
     if person.folders:
@@ -69,16 +74,7 @@ def environment(person: Identity, image_spec: str, settings: Sessions) -> dict[s
         # The second is what the notebooks of Pangeo's hubs look for.
         variables["SCRATCH"] = variables["PANGEO_SCRATCH"] = str(person.scratch)
     if settings.ca_bundle is not None:
-        # Each of these is read by some program that does not look at the system's own certificates.
-        for variable in (
-            "SSL_CERT_FILE",
-            "REQUESTS_CA_BUNDLE",
-            "CURL_CA_BUNDLE",
-            "PIP_CERT",
-            "GIT_SSL_CAINFO",
-            "NODE_EXTRA_CA_CERTS",
-        ):
-            variables[variable] = CA_BUNDLE
+        variables |= dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
     return variables | settings.environment
 
 
@@ -107,6 +103,7 @@ def _mounts(person: Identity, settings: Sessions) -> list[dict[str, Any]]:
         mounts.append(_bind(str(person.scratch), str(person.scratch), read_only=False))
     if settings.ca_bundle is not None:
         mounts.append(_bind(str(settings.ca_bundle), CA_BUNDLE, read_only=True))
+    mounts += [_bind(str(source), str(target), read_only=True) for source, target in session.mounts(settings)]
     return mounts
 
 
@@ -143,7 +140,7 @@ def container(
                 "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={settings.tmp_size}",  # noqa: S108 - a mount point
                 "/var/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={settings.tmp_size}",  # noqa: S108
                 "/run/lock": f"rw,nosuid,nodev,noexec,mode=1777,size={2**20}",
-                runtime_dir(person): f"rw,nosuid,nodev,mode=0700,size={settings.tmp_size // 4},{own}",
+                str(person.runtime_dir): f"rw,nosuid,nodev,mode=0700,size={settings.tmp_size // 4},{own}",
             },
             "Memory": settings.memory,
             # Memory and swap together: the same number means no swap.

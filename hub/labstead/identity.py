@@ -42,6 +42,11 @@ class Identity(BaseModel):
     scratch: Path | None = None
     """Their scratch; None: there is none; see `with_folders`."""
 
+    @property
+    def runtime_dir(self) -> Path:
+        """Folder for sockets, connection files and keys in their session, XDG_RUNTIME_DIR; it lives in memory."""
+        return Path("/run/user", str(self.uid))
+
 
 def look_up(name: str) -> Identity:
     """Give a person's identity.

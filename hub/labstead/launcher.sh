@@ -40,4 +40,21 @@ if ! has_room "$try" 2>/dev/null; then
   export IPYTHONDIR="$spare/ipython"
 fi
 rm -rf "$try"
+
+# Certificates of Dask's clusters, where there is Slurm: one PEM after the other, the authority's, the session's, its key
+# (labstead.compute.tls). They are kept in memory; copies for workers are made in the home when there is a cluster.
+if [ -n "${LABSTEAD_TLS:-}" ]; then
+  end='-----END CERTIFICATE-----'
+  own=${LABSTEAD_TLS#*"$end"}
+  if ! (
+    umask 077
+    mkdir -p "$spare/dask" && cd "$spare/dask" || exit
+    printf '%s\n' "${LABSTEAD_TLS%%"$end"*}$end" >ca.pem &&
+      printf '%s\n' "${own%%"$end"*}$end" >cert.pem &&
+      printf '%s\n' "${own#*"$end"}" >key.pem
+  ); then
+    echo "labstead: no room in $spare; Dask clusters will not start in this session" >&2
+  fi
+fi
+unset LABSTEAD_TLS
 exec "$@"

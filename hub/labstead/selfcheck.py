@@ -1,5 +1,7 @@
 """The self-check: one whole session, from log-in to a line of Python, through the address that people use.
 
+Where sessions have Slurm, the code in the kernel asks it for its partitions, and on demand has a Dask worker compute.
+
 The one rule: it goes where a participant goes, and leaves nothing behind whether it succeeds or not. It makes the
 account `labstead-canary`, logs in with a password, starts a session, runs code in a kernel over the WebSocket, looks
 at what that code saw and wrote, and removes session, user, account and home.
@@ -29,6 +31,8 @@ from labstead.accounts.protocol import Account
 from labstead.errors import LabsteadError
 from labstead.hub import login_protocol
 from labstead.names import CANARY
+from labstead.relay.client import Client as Relay
+from labstead.settings import Sessions
 
 _TLS = Path("/etc/labstead/tls")
 SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -39,6 +43,8 @@ _HUB_PATIENCE_SECONDS = 60
 _REQUEST_SECONDS = 60
 _CODE_SECONDS = 60
 _GONE_SECONDS = 60
+_WORKER_SECONDS = 300
+"""How long Slurm may let a worker wait."""
 
 PROBE_FILE = "labstead-selfcheck"
 """What the code writes into its home."""
@@ -54,6 +60,37 @@ print(json.dumps({
     "umask": status["Umask"], "ioctl_fssetxattr": errno.errorcode[ctypes.get_errno()],
 }))
 """
+
+
+_SLURM = """
+import json, subprocess
+done = subprocess.run(["sinfo", "--noheader", "--format=%R %T %D"], capture_output=True, text=True, timeout=50)
+print(json.dumps({"exit": done.returncode, "partitions": done.stdout.splitlines(), "stderr": done.stderr}))
+"""
+_WORKER = """
+import json, os, pathlib, subprocess
+import dask
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+
+def squeue():
+    words = ["squeue", "--me", "--noheader", "--format=%T %r %N"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=50)
+    return [line.strip() for line in done.stdout.splitlines()]
+
+def logs():
+    files = sorted(pathlib.Path(dask.config.get("jobqueue.slurm.log-directory")).expanduser().glob("*"))
+    return [line for file in files for line in file.read_text(errors="replace").splitlines()[-5:]]
+
+with SLURMCluster() as cluster, Client(cluster) as client:
+    cluster.scale(1)
+    try:
+        client.wait_for_workers(1, timeout=SECONDS)
+    except TimeoutError:
+        raise RuntimeError("; ".join(filter(None, ["no worker came", *squeue(), *logs()])))
+    seen = {"sum": client.submit(sum, range(5)).result(timeout=60), "uid": client.submit(os.getuid).result(timeout=60)}
+print(json.dumps(seen))
+""".replace("SECONDS", str(_WORKER_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -179,13 +216,16 @@ class Participant:
 
         _wait("start of a session", seconds, ready)
 
-    def run(self, name: str, code: str) -> str:
-        """Run code in a new kernel of a running session and give what it prints."""
+    def run(self, name: str, code: str, seconds: float = _CODE_SECONDS) -> str:
+        """Run code in a new kernel of a running session and give what it prints.
+
+        :param seconds: how long it may take
+        """
         _good(self.get(f"/user/{name}/lab"), "JupyterLab")
         kernel = _good(self.post(f"/user/{name}/api/kernels", json={"name": "python3"}), "start of a kernel").json()
-        return asyncio.run(self._execute(f"/user/{name}/api/kernels/{kernel['id']}/channels", code))
+        return asyncio.run(self._execute(f"/user/{name}/api/kernels/{kernel['id']}/channels", code, seconds))
 
-    async def _execute(self, path: str, code: str) -> str:
+    async def _execute(self, path: str, code: str, seconds: float) -> str:
         address = "wss" if self._url.startswith("https") else "ws"
         full = self._url + path
         request = requests.Request("GET", full, cookies=self._http.cookies).prepare()
@@ -211,7 +251,7 @@ class Participant:
         # does not allow, and then loses a handshake now and then.
         # proxy=None: the hub is this machine; a site's way to the internet does not lead to it.
         async with (
-            asyncio.timeout(_CODE_SECONDS),
+            asyncio.timeout(seconds),
             connect(
                 uri, ssl=context, additional_headers={"Cookie": cookie}, open_timeout=_CODE_SECONDS, proxy=None
             ) as socket,
@@ -261,12 +301,39 @@ def _compare(seen: dict[str, Any], expected: dict[str, Any]) -> None:
             raise CheckFailed(f"in a session {key} is {seen.get(key)!r} where {value!r} was expected")
 
 
-def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
+def _answer(printed: str) -> dict[str, Any]:
+    """Read what code printed last, after what libraries may have to say."""
+    answer: dict[str, Any] = json.loads(printed.strip().rpartition("\n")[2])
+    return answer
+
+
+def _check_slurm(participant: Participant) -> None:
+    seen = _answer(participant.run(CANARY, _SLURM))
+    if seen["exit"] or not seen["partitions"]:
+        words = " ".join(seen["stderr"].split()) or "it names no partition"
+        raise CheckFailed(f"sinfo in a session: {words}")
+
+
+def _check_worker(participant: Participant, account: Account) -> None:
+    """Have a Dask worker compute, on whichever node Slurm gives."""
+    _compare(
+        _answer(participant.run(CANARY, _WORKER, _WORKER_SECONDS + 3 * _CODE_SECONDS)), {"sum": 10, "uid": account.uid}
+    )
+
+
+def _end_jobs(relay: Relay) -> None:
+    """End what the canary has in Slurm, which would write into its home while that is removed."""
+    relay.end(CANARY, "all")
+    _wait("end of the canary's jobs", _GONE_SECONDS, lambda: relay.jobs(CANARY).all == 0)
+
+
+def run(url: str, ca: Path, sessions: Sessions, worker: bool = False) -> list[Step]:
     """Make the whole journey once.
 
     :param url: the hub's public address
     :param ca: file with the certificates to trust
-    :param start_seconds: how long a session may take to start
+    :param sessions: sessions.yml; where it has Slurm, Slurm is asked in the session
+    :param worker: whether a Dask worker is started in Slurm
     :return: the steps and how long each took
     :raises LabsteadError: at the first step that fails; everything is removed all the same
     """
@@ -293,6 +360,8 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
     def remove() -> None:
         with step("removal"):
             clean()
+            if worker:
+                _end_jobs(Relay())
             accounts.remove_canary()
 
     try:
@@ -303,7 +372,7 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
         with step("log-in"):
             participant.log_in(CANARY, password)
         with step("session"):
-            participant.start(CANARY, start_seconds)
+            participant.start(CANARY, sessions.start_timeout)
         with step("kernel"):
             seen = json.loads(participant.run(CANARY, _PROBE))
         with step("identity"):
@@ -320,6 +389,12 @@ def run(url: str, ca: Path, start_seconds: float) -> list[Step]:
             }
             _compare(seen, expected)
             _compare({"owner of its file": _owner(Path(home, PROBE_FILE), account)}, {"owner of its file": account.uid})
+        if sessions.compute is not None:
+            with step("Slurm"):
+                _check_slurm(participant)
+        if worker:
+            with step("Dask worker"):
+                _check_worker(participant, account)
     except BaseException as error:
         try:
             remove()

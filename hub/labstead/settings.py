@@ -64,6 +64,10 @@ def _ip_address(value: str) -> str:
     return str(ipaddress.ip_address(value))
 
 
+def _ip_network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
 def _parse_limit(value: object) -> object:
     """Turn `none` into 0, which is no limit."""
     return 0 if value == "none" else value
@@ -81,7 +85,10 @@ FilesLimit = Annotated[int, Field(strict=True, ge=0, lt=2**63), BeforeValidator(
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 IpAddress = Annotated[str, AfterValidator(_ip_address)]
+IpNetwork = Annotated[str, AfterValidator(_ip_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+SlurmTime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$")]
+"""A time as Slurm writes it, such as 12:00:00 or 7-00:00:00."""
 Days = Annotated[int, Field(ge=0, le=36500)]
 
 Door = Literal["native", "pam", "oidc"]
@@ -164,6 +171,36 @@ class Accounts(_Settings):
         return self
 
 
+class Cluster(_Settings):
+    """How compute nodes elsewhere reach sessions on this machine."""
+
+    address: IpAddress
+    """This machine's address in the cluster's network; ports of sessions are published there and nowhere else."""
+    network: IpNetwork
+    """Network of the compute nodes; nobody else reaches those ports."""
+    first_port: Port = 31000
+    """First of the ports that are given to sessions."""
+    last_port: Port = 32999
+    """Last of them."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "Cluster":
+        if self.last_port < self.first_port:
+            raise ValueError(f"last_port {self.last_port} is below first_port {self.first_port}")
+        return self
+
+
+class SessionCompute(_Settings):
+    """What a session has of Slurm; a part of sessions.yml, as hub and gate build containers from it."""
+
+    images_root: AbsolutePath = Path("/var/lib/labstead/compute")
+    """Folder of the flattened images and of what runs jobs in them, at the same path on every compute node."""
+    clusters_per_user: Annotated[int, Field(ge=1, le=64)] = 4
+    """Dask clusters that a session may have at the same time; with `cluster`, as many ports are kept for it."""
+    cluster: Cluster | None = None
+    """Compute nodes elsewhere; None: all jobs run on this machine."""
+
+
 class Image(_Settings):
     """One image that people may start."""
 
@@ -206,6 +243,20 @@ class Sessions(_Settings):
     """Environment of every session, beside what labstead sets itself."""
     start_timeout: Annotated[int, Field(ge=10, le=3600)] = 120
     """Seconds that a session may take to answer."""
+    idle_hours: Annotated[float, Field(ge=0, le=8760)] = 0
+    """Hours without activity after which a session is stopped; 0: never."""
+    idle_hours_with_jobs: Annotated[float, Field(ge=0, le=8760)] = 72
+    """The same for a session whose owner has jobs in Slurm; 0: never."""
+    compute: SessionCompute | None = None
+    """What sessions have of Slurm; None: nothing."""
+
+    @model_validator(mode="after")
+    def _idle(self) -> "Sessions":
+        if 0 < self.idle_hours_with_jobs < self.idle_hours:
+            raise ValueError(
+                f"idle_hours_with_jobs {self.idle_hours_with_jobs:g} is below idle_hours {self.idle_hours:g}"
+            )
+        return self
 
     def image(self, reference: str) -> Image:
         """Give the image with this reference.
@@ -216,6 +267,40 @@ class Sessions(_Settings):
             if image.reference == reference:
                 return image
         raise BadInput(f"image {reference} is not one of the allowed images; see sessions_images")
+
+
+class Worker(_Settings):
+    """What a Dask worker asks Slurm for where a notebook does not say."""
+
+    cores: Annotated[int, Field(ge=1)] = 1
+    """Processor cores, and threads."""
+    memory: Size = 2 * 2**30
+    """Memory."""
+    time: SlurmTime = "12:00:00"
+    """How long it may run."""
+
+
+class Compute(_Settings):
+    """compute.yml: Slurm, and how sessions use it. There is no such file where there is no Slurm."""
+
+    mode: Literal["embedded", "existing"]
+    """Whether labstead set up Slurm on this machine, or uses the site's."""
+    commands: AbsolutePath = Path("/usr/bin")
+    """Folder of sbatch, scancel, squeue, sinfo and sacct."""
+    slurm_conf: AbsolutePath | None = None
+    """The site's slurm.conf, where Slurm's commands do not find it by themselves."""
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
+    """Partition of Dask's workers; None: Slurm's default."""
+    completed: AbsolutePath | None = None
+    """File in which Slurm lists what has ended (jobcomp/filetxt), for sacct; None: Slurm's sacct answers."""
+    worker: Worker = Worker()
+    """What a Dask worker asks for."""
+    jobs_per_user: Annotated[int, Field(ge=1, le=10000)] = 50
+    """Jobs that somebody may have waiting and running."""
+    idle_minutes: Annotated[int, Field(ge=0, le=10080)] = 60
+    """Minutes without work after which a Dask cluster closes; 0: never."""
+    runtime: Literal["charliecloud", "apptainer"] = "charliecloud"
+    """What runs a job in the session's image."""
 
 
 class Oidc(_Settings):
@@ -377,7 +462,13 @@ class People(_Settings):
 
 _S = TypeVar("_S", bound=_Settings)
 
-KINDS: dict[str, type[_Settings]] = {"accounts": Accounts, "sessions": Sessions, "hub": Hub, "people": People}
+KINDS: dict[str, type[_Settings]] = {
+    "accounts": Accounts,
+    "sessions": Sessions,
+    "compute": Compute,
+    "hub": Hub,
+    "people": People,
+}
 """Kind of a settings file, which is also its name: accounts → accounts.yml."""
 
 
@@ -448,6 +539,11 @@ def load_accounts(directory: Path = CONFIG_DIR) -> Accounts:
 def load_sessions(directory: Path = CONFIG_DIR) -> Sessions:
     """Read sessions.yml; :raises BadInput: when it is missing or wrong."""
     return _load(Sessions, directory / "sessions.yml")
+
+
+def load_compute(directory: Path = CONFIG_DIR) -> Compute:
+    """Read compute.yml; :raises BadInput: when it is missing or wrong."""
+    return _load(Compute, directory / "compute.yml")
 
 
 def load_hub(directory: Path = CONFIG_DIR) -> Hub:

@@ -28,7 +28,7 @@ from jupyter_server.utils import to_os_path, url_path_join
 from tornado.web import HTTPError, authenticated
 from traitlets.config import Config
 
-from labstead_session import contents, disk, groups, keep, kernels, people, share, sharing, store
+from labstead_session import busy, contents, disk, groups, keep, kernels, late, people, share, sharing, store
 from labstead_session.errors import Hindered, Mistake
 from labstead_session.store import Store
 
@@ -150,3 +150,5 @@ def _load_jupyter_server_extension(server: Any) -> None:
     with suppress(OSError):
         _ = server.kernel_spec_manager.kernel_dirs, server.contents_manager.notary.secret
     groups.start_watch()
+    busy.start(server)
+    late.add(server)

@@ -185,7 +185,7 @@ PATHS = ["/srv/a", "/srv/ü", "/srv/a/", "srv", "/srv/../etc", "/srv/./a", "/", 
     "name",
     [
         *("accounts_shell", "storage_archive_root", "storage_data_root", "storage_group_root", "storage_home_root"),
-        "storage_scratch_root",
+        *("storage_scratch_root", "slurm_commands", "slurm_conf", "slurm_images_root"),
     ],
 )
 def test_a_path_that_ansible_takes_is_one_to_the_package(name: str) -> None:
@@ -195,6 +195,31 @@ def test_a_path_that_ansible_takes_is_one_to_the_package(name: str) -> None:
     taken = [path for path in paths if checks.FORMATS[name](path) is None]
     assert "/srv/a" in taken
     TypeAdapter(tuple[settings.AbsolutePath, ...]).validate_python(taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "model", "field"),
+    [
+        (
+            "slurm_worker_time",
+            ["12:00:00", "7-00:00:00", "0-1:00:00", "36:00:00", "12:00", "90", "1-0", "1-00:00:00\n", "٤:00:00"],
+            settings.Worker,
+            "time",
+        ),
+        ("slurm_worker_memory", ["2G", "0", "", "2GB", "1024"], settings.Worker, "memory"),
+        ("slurm_partition", ["short", "a.b_c-d", "-a", "a b", "a,b", "a\n"], settings.Compute, "partition"),
+    ],
+)
+def test_what_ansible_takes_of_slurm_the_package_takes(
+    name: str, texts: list[str], model: type[BaseModel], field: str
+) -> None:
+    """What the package alone refuses ends a run in its middle."""
+    checks = module(ROOT / "ansible" / "action_plugins" / "validate_settings.py")
+    taken = [text for text in texts if checks.FORMATS[name](text) is None]
+    assert taken
+    assert len(taken) < len(texts)
+    for text in taken:
+        model.model_validate({"mode": "embedded", field: text} if model is settings.Compute else {field: text})
 
 
 @pytest.mark.parametrize(
@@ -221,6 +246,9 @@ def test_limits_of_all_mean_the_same_to_ansible_and_to_the_package(limit: str) -
         ("accounts", "__accounts_quotas", settings.Quotas),
         ("accounts", "__accounts_people", settings.People),
         ("sessions", "__sessions_settings", settings.Sessions),
+        ("slurm", "__slurm_settings", settings.Compute),
+        ("slurm", "__slurm_worker", settings.Worker),
+        ("slurm", "__slurm_sessions", settings.SessionCompute),
         ("hub", "__hub_settings", settings.Hub),
         ("hub", "__hub_oidc", settings.Oidc),
         ("hub", "__hub_mail", settings.Mail),

@@ -15,7 +15,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from nativeauthenticator.orm import UserInfo
 
-from labstead import administration, disks, mail, secrets, usage
+from labstead import administration, cull, disks, mail, secrets, tidy, usage
 from labstead.accounts.client import Client
 from labstead.amounts import human_size
 from labstead.cli import base, main
@@ -24,6 +24,7 @@ from labstead.disks.backend import NO_LIMIT, DiskError, Limit, NotNow
 from labstead.errors import LabsteadError
 from labstead.hub import database, logins
 from labstead.hub.api import HubAway
+from labstead.relay.client import Jobs
 from support.office import RELAY, Office
 
 TOMORROW = date.today() + timedelta(days=1)
@@ -538,6 +539,61 @@ def test_a_lock_that_the_hub_did_not_follow_is_a_failure(office: Office, monkeyp
     assert office.account("anna").locked == "locked"
 
 
+@pytest.mark.parametrize(
+    "words", [("lock", "anna"), ("expire", "anna", str(date.today())), ("remove", "anna", "--yes")]
+)
+def test_whose_account_is_closed_has_no_jobs(office: Office, words: tuple[str, ...]) -> None:
+    office.run("user", "add", "anna")
+    office.set_up_slurm()
+    office.queue.people = {"anna": Jobs(3, 2), "bert": Jobs(1, 1)}
+    office.run("user", *words)
+    assert office.queue.people == {"bert": Jobs(1, 1)}
+
+
+def test_who_gets_a_date_to_come_keeps_their_jobs(office: Office) -> None:
+    office.run("user", "add", "anna")
+    office.set_up_slurm()
+    office.queue.people = {"anna": Jobs(3, 2)}
+    office.run("user", "expire", "anna", str(TOMORROW))
+    assert office.queue.asked == []
+
+
+def test_without_slurm_nobody_asks_for_jobs(office: Office) -> None:
+    office.queue.is_away = True
+    office.run("user", "add", "anna")
+    office.run("user", "lock", "anna")
+
+
+def test_a_lock_that_slurm_did_not_follow_is_a_failure(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_self: object, _name: str) -> None:
+        raise HubAway("the hub does not answer")
+
+    office.run("user", "add", "anna")
+    office.set_up_slurm()
+    office.queue.is_away = True
+    told = office.run("user", "lock", "anna", code=1).stderr
+    assert "cannot log in, but jobs of theirs may still run: the Slurm relay does not answer" in told
+    assert (office.account("anna").locked, office.out_of_hub) == ("locked", ["anna"])
+    monkeypatch.setattr(administration.Site, "put_out", away)
+    told = office.run("user", "lock", "anna", code=1).stderr
+    assert "a server of theirs may still run: the hub does not answer, and jobs of theirs may" in told
+
+
+def test_nobody_is_removed_while_their_jobs_run(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would go on with a uid that nobody has, and write into a home that is being archived."""
+    office.run("user", "add", "anna")
+    office.set_up_slurm()
+    office.queue.people = {"anna": Jobs(1, 0)}
+    office.queue.keeps_jobs = True
+    monkeypatch.setattr(administration, "_JOBS_SECONDS", 0.01)
+    told = office.run("user", "remove", "anna", "--yes", code=1).stderr
+    assert "anna is locked, but not removed yet: jobs in Slurm have not ended" in told
+    assert office.account("anna").locked == "locked"
+    office.queue.keeps_jobs = False
+    office.run("user", "remove", "anna", "--yes")
+    assert office.queue.people == {}
+
+
 def test_of_several_names_one_that_is_wrong_changes_nothing(office: Office) -> None:
     office.run("user", "add", "anna")
     office.run("user", "lock", "anna", "nobody2", code=2)
@@ -688,14 +744,30 @@ def test_a_removed_group_leaves_an_archive(office: Office) -> None:
 
 
 def test_tidying_tells_each_line_and_fails_where_one_did(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    from labstead import tidy
-
     lines = [tidy.Line(words="anna: closed"), tidy.Line(words="bert: no disk", failed=True)]
     monkeypatch.setattr(tidy, "run", lambda check: lines if check else lines[:1])
     assert office.run("tidy").stdout == "anna: closed\n"
     result = office.run("tidy", "--check", code=1)
     assert (result.stdout, result.stderr) == ("anna: closed\n", "labstead: bert: no disk\n")
     assert json.loads(office.run("tidy", "--json").stdout) == [{"words": "anna: closed", "failed": False}]
+
+
+def test_culling_looks_only_where_there_is_something_to_do(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[bool, float]] = []
+
+    def run(_site: object, _api: object, *, check: bool, patience: float) -> list[tidy.Line]:
+        asked.append((check, patience))
+        return [tidy.Line(words="anna: session stopped")]
+
+    monkeypatch.setattr(cull, "run", run)
+    assert office.run("cull").stdout == ""
+    assert json.loads(office.run("cull", "--json").stdout) == []
+    assert asked == []
+    office.set_up_slurm()
+    assert office.run("cull").stdout == "anna: session stopped\n"
+    assert json.loads(office.run("cull", "--json", "--check", "--patience", "0").stdout)[0]["failed"] is False
+    assert asked == [(False, 10), (True, 0)]
+    assert "patience" in office.run("cull", "--patience", "-1", code=2).stderr
 
 
 # --- groups

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from traitlets.config import Config
@@ -47,7 +48,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "token right":
             self._answer(403)
             return
-        name, *rest = self.path.removeprefix("/base/hub/api/users/").split("/")
+        path, _, query = self.path.partition("?")
+        if path == "/base/hub/api/users":
+            self._list(parse_qs(query))
+            return
+        name, *rest = path.removeprefix("/base/hub/api/users/").split("/")
         user = self.server.users.get(name)
         if user is None:
             self._answer(404)
@@ -65,6 +70,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             del self.server.users[name]
             self._answer(204)
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        """As UserListAPIHandler does it: those with a server, some at a time, to who asks for pages."""
+        assert self.headers["Accept"] == "application/jupyterhub-pagination+json"
+        assert query["state"] == ["active"]
+        active = [{"name": name, "servers": user["servers"]} for name, user in self.server.users.items()]
+        active = [user for user in active if user["servers"]]
+        offset, limit = int(query["offset"][0]), min(int(query["limit"][0]), 2)
+        following = {"offset": offset + limit, "limit": limit} if offset + limit < len(active) else None
+        self._answer(200, {"items": active[offset : offset + limit], "_pagination": {"next": following}})
 
     do_GET = do_DELETE = _do  # noqa: N815 - names that the library asks for
 
@@ -106,6 +121,37 @@ def test_whom_the_hub_does_not_know_is_put_out_already(fake: FakeHub, client: Ap
     assert {asked.split()[0] for asked in fake.asked} == {"GET"}
 
 
+def test_servers_are_told_with_when_they_were_used(fake: FakeHub, client: Api) -> None:
+    def server(last_activity: str | None, started: str, ready: bool = True) -> dict[str, Any]:
+        more = {"name": "", "pending": None if ready else "spawn", "ready": ready, "user_options": {}}
+        return {"servers": {"": {"last_activity": last_activity, "started": started, **more}}, "tokens": []}
+
+    fake.users = {
+        "anna": server("2026-11-20T09:00:00.000000Z", "2026-11-19T08:00:00.000000Z"),
+        "bert": server("2026-11-20T09:00:00.000000Z", "2026-11-20T10:00:00.000000Z"),
+        "carl": server(None, "2026-11-20T10:00:00.000000Z", ready=False),
+        "dora": {"servers": {}, "tokens": []},
+        "emil": server(None, "2026-11-20T11:00:00.000000Z"),
+        "fred": server(None, "2026-11-20T12:00:00.000000Z"),
+    }
+    found = client.servers()
+    assert {name: server.used.hour for name, server in found.items() if server.used} == {
+        "anna": 9,
+        "bert": 10,
+        "carl": 10,
+        "emil": 11,
+        "fred": 12,
+    }
+    assert [name for name, server in found.items() if not server.ready] == ["carl"]
+    assert client.server("anna") == found["anna"]
+    assert client.server("dora") is client.server("nobody") is None
+
+
+def test_a_server_that_is_stopped_keeps_its_owners_tokens(fake: FakeHub, client: Api) -> None:
+    client.stop("anna")
+    assert (fake.users["anna"]["servers"], fake.users["anna"]["tokens"]) == ({}, ["a1", "a2"])
+
+
 def test_a_server_that_does_not_stop_is_told(fake: FakeHub, client: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.users["anna"]["stopping"] = 10_000
     monkeypatch.setattr(api, "_GONE_SECONDS", 0.1)
@@ -130,7 +176,7 @@ def test_the_commands_may_only_take_away(monkeypatch: pytest.MonkeyPatch) -> Non
     c = Config()
     configure.apply_command(c)
     (role,) = c.JupyterHub.load_roles
-    assert role["scopes"] == ["delete:users", "delete:servers", "read:users:name", "read:servers", "tokens"]
+    assert role["scopes"] == ["delete:users", "delete:servers", "list:users", "read:servers", "tokens"]
     assert c.JupyterHub.services[0]["api_token"] == "secret"
 
 

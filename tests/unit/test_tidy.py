@@ -67,6 +67,7 @@ class Site(administration.Site):
         super().__init__(ledger)  # type: ignore[arg-type]
         self.mails: list[EmailMessage] = []
         self.put_outs: list[str] = []
+        self.jobs_ended: list[str] = []
         self.relay_is_down = False
         self._admins = admins
 
@@ -77,6 +78,11 @@ class Site(administration.Site):
 
     def put_out(self, name: str) -> None:
         self.put_outs.append(name)
+
+    def end_jobs(self, account: Account, seconds: float = 0) -> int:
+        assert seconds == 0
+        self.jobs_ended.append(account.name)
+        return 0
 
     def send(self, messages: Any) -> str | None:
         if self.relay_is_down and messages:
@@ -146,7 +152,7 @@ def test_a_warning_that_was_not_sent_is_sent_the_next_day(host: Path) -> None:
 def test_an_account_is_closed_on_its_day_once_and_its_owner_told(host: Path) -> None:
     site = Site(Ledger(person("anna", 20000, TODAY)))
     assert [line.words for line in run(site, host)] == ["anna: closed, expired on 2026-11-20"]
-    assert site.put_outs == ["anna"]
+    assert site.put_outs == site.jobs_ended == ["anna"]
     assert site.subjects("anna@example.org") == ["labstead: your account is closed"]
     assert run(site, host, TODAY + DAY) == []
 

@@ -182,6 +182,85 @@ def test_disks_and_limits_that_cannot_be_are_refused(variables: dict[str, Any], 
     assert problems(variables) == ([line] if line else [])
 
 
+_EMBEDDED: dict[str, Any] = {"slurm_mode": "embedded"}
+_EXISTING: dict[str, Any] = {"slurm_mode": "existing"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        (_EMBEDDED | {"slurm_cpus": 4, "slurm_memory": "8G", "slurm_max_time": "36:00:00"}, None),
+        (_EXISTING | {"slurm_partition": "short", "slurm_commands": "/opt/slurm/bin", "slurm_conf": "/a/b.conf"}, None),
+        # Switched off, with all else left as it was.
+        ({"slurm_mode": "none", "slurm_cpus": 4, "slurm_partition": "short", "slurm_images_root": "/home/x"}, None),
+        (
+            {"slurm_mode": "embeded"},
+            "slurm_mode: 'embeded' is not one of none, embedded, existing; did you mean embedded?",
+        ),
+        ({"slurm_mod": "none"}, "slurm_mod: unknown setting; did you mean slurm_mode?"),
+        (
+            _EMBEDDED | {"slurm_partition": "short"},
+            "slurm_partition: not used with slurm_mode embedded; remove it or set slurm_mode: existing",
+        ),
+        (
+            _EXISTING | {"slurm_memory": "8G"},
+            "slurm_memory: not used with slurm_mode existing, where the site's Slurm says it; remove it",
+        ),
+        (
+            _EMBEDDED | {"slurm_max_time": "11:59:59"},
+            "slurm_worker_time: 12:00:00 is longer than slurm_max_time 11:59:59; lower it or raise that",
+        ),
+        (_EMBEDDED | {"slurm_max_time": "0-12:00:00"}, None),
+        (
+            # 12:00:00 without quotes.
+            {"slurm_worker_time": 43200},
+            "slurm_worker_time: without quotes YAML makes a number of this time; write it in quotes, such as "
+            "'12:00:00'",
+        ),
+        (
+            {"slurm_max_time": "12 hours"},
+            "slurm_max_time: '12 hours' is not a time; write hours:minutes:seconds, with days before, such as "
+            "'12:00:00' or 7-00:00:00",
+        ),
+        (
+            {"slurm_worker_time": "0:00:00"},
+            "slurm_worker_time: '0:00:00' is no time at all; write one such as '12:00:00'",
+        ),
+        (
+            {"slurm_memory": "5 apples"},
+            "slurm_memory: '5 apples' is not a size; write a number and K, M, G or T, such as 4G",
+        ),
+        (
+            {"slurm_partition": "a b"},
+            "slurm_partition: 'a b' is not a name; use letters, digits, '.', '-' and '_'",
+        ),
+        (
+            {"slurm_commands": "bin"},
+            "slurm_commands: 'bin' is not a path; write an absolute one of letters, digits and any of . _ - +, such as "
+            "/opt/slurm/bin",
+        ),
+        (
+            _EMBEDDED | {"slurm_images_root": "/home/compute"},
+            "slurm_images_root: /home/compute and the home root /home lie in each other; choose separate folders",
+        ),
+        (
+            {"slurm_images_root": "/var/lib/labstead/images"},
+            "slurm_images_root: '/var/lib/labstead/images' belongs to the system; choose a folder of its own, such as "
+            "/srv/home",
+        ),
+        ({"slurm_jobs_per_user": 0}, "slurm_jobs_per_user: 0 is out of range; it has to be 1 to 10000"),
+        ({"sessions_idle_hours": 24}, None),
+        ({"sessions_idle_hours": 100, "sessions_idle_hours_with_jobs": 0}, None),
+        (
+            {"sessions_idle_hours": 100},
+            "sessions_idle_hours_with_jobs: 72.0 is below sessions_idle_hours 100; raise it, or set 0",
+        ),
+    ],
+)
+def test_slurm_that_cannot_be_is_refused(variables: dict[str, Any], line: str | None) -> None:
+    assert problems(variables) == ([line] if line else [])
+
+
 @pytest.mark.parametrize("name", ["timezone", "ansible_user", "_hub_own", "monitoring_password"])
 def test_the_sites_own_variables_are_left_alone(name: str) -> None:
     assert problems({name: 1}) == []

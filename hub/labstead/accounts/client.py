@@ -118,6 +118,10 @@ class Client:
         """Prepare a session and tell what it runs as."""
         return self._ask(protocol.OpenSession(name=name), Identity)
 
+    def identify(self, uid: int | None = None, name: str | None = None) -> Identity:
+        """Tell who a uid or a name is, if their account is open now (root only); nothing is written."""
+        return self._ask(protocol.Identify(uid=uid, name=name), Identity)
+
     def make_canary(self) -> protocol.Account:
         """Make the self-check's account (root only)."""
         return self._ask(protocol.MakeCanary(), protocol.Account)

@@ -40,6 +40,14 @@ def user(name: str) -> pwd.struct_passwd | None:
         return None
 
 
+def name_of(uid: int) -> str | None:
+    """Give the name that NSS knows a uid by."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
 def group(name: str) -> grp.struct_group | None:
     """Give what NSS knows of a group."""
     try:

@@ -6,13 +6,14 @@ word of `labstead.errors.Refusal`) and `message`. The caller is who the kernel s
 all, the hub's user for what `HUB_OPERATIONS` lists, everybody on the machine for what `OWN_OPERATIONS` lists, as
 themselves.
 
-The one rule: requests say what somebody wants, never how; no path, uid or gid comes over the socket.
+The one rule: requests say what somebody wants, never how; no path, uid or gid comes over the socket, but for the uid
+of whom root wants to know the name.
 """
 
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from labstead.identity import Identity
 from labstead.names import MAX_LENGTH
@@ -159,6 +160,23 @@ class OpenSession(_Message):
     name: _Name
 
 
+class Identify(_Message):
+    """Tell who this person is on the machine, if their account is open now (root); changes nothing. Reply: `Identity`.
+
+    Give either; a uid is the account's of the ledger as well as of the machine.
+    """
+
+    op: Literal["identify"] = "identify"
+    uid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    name: _Name | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Identify":
+        if (self.uid is None) == (self.name is None):
+            raise ValueError("give either uid or name")
+        return self
+
+
 class MakeCanary(_Message):
     """Make the self-check's account (root). Reply: `Account`."""
 
@@ -296,6 +314,7 @@ Request = (
     | CheckPassword
     | Arrive
     | OpenSession
+    | Identify
     | MakeCanary
     | RemoveCanary
     | SetGroup

@@ -58,14 +58,6 @@ def _refuse(code: Refusal, message: str) -> protocol.Reply:
     return protocol.Reply(error=protocol.Error(code=code, message=message))
 
 
-def _person(uid: int) -> str | None:
-    """Give the name of a caller who is neither root nor the hub."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return None
-
-
 def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Reply:
     """Answer one request.
 
@@ -83,7 +75,7 @@ def answer(line: bytes, uid: int, hub_uid: int, service: Service) -> protocol.Re
     if uid not in (0, hub_uid):
         if not isinstance(request, protocol.OWN_OPERATIONS):
             return _refuse(Refusal.NOT_ALLOWED, f"only root may ask for {request.op}")
-        person = _person(uid)
+        person = machine.name_of(uid)
         if person is None:
             return _refuse(Refusal.NOT_ALLOWED, f"uid {uid} has no name on this machine")
     elif uid != 0 and not isinstance(request, protocol.HUB_OPERATIONS):

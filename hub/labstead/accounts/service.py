@@ -91,6 +91,8 @@ class Service:
                 return self._groups.show(name, person)
             case protocol.OpenSession(name=name):
                 return self._open_session(name)
+            case protocol.Identify(uid=uid, name=identified):
+                return self._identify(uid, identified)
             case protocol.CheckPassword(name=name, password=password):
                 return self._settled(self._doors.check_password(name, password))
             case protocol.ShowSpaces(name=name):
@@ -405,12 +407,26 @@ class Service:
 
     # --- sessions
 
+    def _find_open(self, name: str) -> protocol.Account:
+        account = self._ledger.find(name)
+        if account is None or account.state != "active":
+            raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
+        self._require_open(account)
+        return account
+
+    def _identify(self, uid: int | None, name: str | None) -> Identity:
+        if uid is not None:
+            name = machine.name_of(uid)
+        if name is None:
+            raise AccountRefused(Refusal.UNKNOWN, f"uid {uid} has no name on this machine")
+        account = self._find_open(name)
+        if uid not in (None, account.uid):
+            raise AccountRefused(Refusal.TAKEN, f"uid {uid} is {name} here, but not in the ledger; mend one of them")
+        return self._person(account)
+
     def _open_session(self, name: str) -> Identity:
         try:
-            account = self._ledger.find(name)
-            if account is None or account.state != "active":
-                raise AccountRefused(Refusal.UNKNOWN, f"{name} is not an account of the hub; ask an administrator")
-            self._require_open(account)
+            account = self._find_open(name)
             person = self._person(account)
             groups = self._ledger.groups.all()
             files = session_files.passwd_and_group(person, self._ledger.all(), groups, self._settings.home_root)

@@ -136,6 +136,19 @@ def gate_serve() -> None:
     gate.main()
 
 
+@click.group("relay", hidden=True)
+def relay_group() -> None:
+    """The relay to Slurm."""
+
+
+@relay_group.command("serve")
+def relay_serve() -> None:
+    """Answer at the socket that systemd passes (labstead-relay.service)."""
+    from labstead.relay import server
+
+    server.main()
+
+
 @click.group("hub", hidden=True)
 def hub_group() -> None:
     """JupyterHub."""
@@ -164,16 +177,26 @@ def hub_serve() -> None:
 @click.option(
     "--ca", type=click.Path(exists=True, path_type=Path), help="Certificates to trust; default: what the hub uses."
 )
+@click.option("--compute", is_flag=True, help="Also start a Dask worker in Slurm, and have it compute.")
 @json_option
-def selfcheck(url: str | None, ca: Path | None, as_json: bool) -> None:
+def selfcheck(url: str | None, ca: Path | None, compute: bool, as_json: bool) -> None:
     """Make a whole session through the public address and remove it; exit code 1 if a step fails.
 
-    Example: labstead selfcheck --json
+    Where sessions have Slurm, the session asks it for its partitions. A Dask worker waits for a free node for as long
+    as five minutes; on compute nodes elsewhere the account of the self-check is not known, and it cannot start there.
+
+    \b
+    Examples:
+      labstead selfcheck --json
+      labstead selfcheck --compute
     """
     from labstead import selfcheck as check
 
     need_root()
-    steps = check.run(url or settings.load_hub().url, ca or check.authority(), settings.load_sessions().start_timeout)
+    sessions = settings.load_sessions()
+    if compute and sessions.compute is None:
+        raise BadInput("labstead: --compute: sessions have no Slurm here; see slurm_mode")
+    steps = check.run(url or settings.load_hub().url, ca or check.authority(), sessions, worker=compute)
     if as_json:
         click.echo(json.dumps([{"step": step.name, "seconds": step.seconds} for step in steps], indent=2))
         return

@@ -1,11 +1,12 @@
-"""Commands that bring the whole of people and groups to what was declared, or to what the day asks for.
+"""Commands that bring the whole of people and groups to what was declared, or to what the hour and the day ask for.
 
 The one rule: they print one line for each change and nothing where there is none, so that Ansible and cron may run
 them at any time.
 """
 
 import json
-from typing import TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -18,6 +19,9 @@ from labstead.cli.base import Failed, complain, complete_user, json_option, need
 from labstead.errors import AccountRefused, BadInput, Refusal
 from labstead.names import problem_with_name
 from labstead.settings import Door
+
+if TYPE_CHECKING:
+    from labstead.tidy import Line
 
 check_option = click.option("--check", is_flag=True, help="Only tell what would be done.")
 
@@ -154,6 +158,40 @@ def _seed_login(name: str) -> bool:
     return False
 
 
+@click.command("cull")
+@check_option
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    metavar="MINUTES",
+    help="For how long earlier runs must have found something so before anything is done; 0: not at all.",
+)
+@json_option
+def cull(check: bool, patience: float, as_json: bool) -> None:
+    """Stop sessions that nobody uses, and end jobs in Slurm that nobody is left for.
+
+    sessions_idle_hours and sessions_idle_hours_with_jobs say how long a session may be idle. Ended are jobs of Dask
+    whose owner has no session, and those of people whose accounts are closed. labstead-cull.timer runs this every five
+    minutes; it may also be run by hand at any time.
+
+    \b
+    Examples:
+      labstead cull --check
+      labstead cull --patience 0
+    """
+    need_root()
+    from labstead import cull as work
+    from labstead.hub.api import Api
+
+    site = Site()
+    if work.is_needed(site.sessions):
+        _tell(work.run(site, Api(site.hub), check=check, patience=patience), as_json)
+    elif as_json:
+        print_json([])
+
+
 @click.command("tidy")
 @check_option
 @json_option
@@ -170,8 +208,13 @@ def tidy(check: bool, as_json: bool) -> None:
     need_root()
     from labstead import tidy as work
 
+    _tell(work.run(check), as_json)
+
+
+def _tell(done: Iterable["Line"], as_json: bool) -> None:
+    """Print what is done as it is done; :raises Failed: when some of it was not."""
     lines = []
-    for line in work.run(check):
+    for line in done:
         lines.append(line)
         if line.failed:
             complain(line.words)

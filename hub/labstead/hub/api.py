@@ -5,11 +5,13 @@ hub's database before it is asked, so that what was taken away cannot come back 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import requests
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from labstead import secrets
 from labstead.errors import LabsteadError
@@ -19,10 +21,29 @@ _REQUEST_SECONDS = 30
 _GONE_SECONDS = 90
 """How long a server may take to start or to stop before it is given up."""
 _NOT_FOUND = 404
+_PAGE = 200
+"""People to be told of in one answer; JupyterHub's own most."""
 
 
 class HubAway(LabsteadError):
     """The hub did not do it; a server may still run."""
+
+
+class Server(BaseModel):
+    """A server of somebody's: their session."""
+
+    model_config = ConfigDict(frozen=True)
+
+    last_activity: datetime | None = None
+    """When the hub last heard of it, from the proxy or from itself."""
+    started: datetime | None = None
+    ready: bool = False
+    """Whether it runs: neither starts nor stops at this moment."""
+
+    @property
+    def used(self) -> datetime | None:
+        """When it was last used, as far as the hub knows; None where it knows nothing."""
+        return max((at for at in (self.last_activity, self.started) if at is not None), default=None)
 
 
 class Api:
@@ -40,13 +61,15 @@ class Api:
         self._http.trust_env = False
         self._http.headers["Authorization"] = f"token {secrets.command_token() if token is None else token}"
 
-    def _ask(self, method: str, path: str) -> requests.Response:
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
         """Ask once; a 404 is an answer.
 
         :raises HubAway: when there is no answer or a refusal
         """
         try:
-            answer = self._http.request(method, self._api + path, timeout=_REQUEST_SECONDS, allow_redirects=False)
+            answer = self._http.request(
+                method, self._api + path, timeout=_REQUEST_SECONDS, allow_redirects=False, **more
+            )
         except requests.RequestException as error:
             words = f"the hub does not answer ({type(error).__name__}); see `systemctl status labstead-hub`"
             raise HubAway(words) from None
@@ -85,6 +108,45 @@ class Api:
             self._ask("DELETE", self._user(name) + path)
         return not servers
 
+    def _users(self) -> Iterator[dict[str, Any]]:
+        """Give everybody who has a server."""
+        offset: int | None = 0
+        while offset is not None:
+            answer = self._ask(
+                "GET",
+                "/users",
+                params={"state": "active", "sort": "name", "offset": offset, "limit": _PAGE},
+                headers={"Accept": "application/jupyterhub-pagination+json"},
+            )
+            if not answer.ok:
+                raise HubAway(f"the hub answers {answer.status_code} when asked who has a session")
+            page = answer.json()
+            yield from page["items"]
+            following = page["_pagination"]["next"]
+            offset = following["offset"] if following else None
+
+    def servers(self) -> dict[str, Server]:
+        """Give the servers that there are, also those that start or stop, by their owners.
+
+        :raises HubAway: when the hub did not tell
+        """
+        return {user["name"]: server for user in self._users() if (server := _server(user)) is not None}
+
+    def server(self, name: str) -> Server | None:
+        """Give somebody's server; None where they have none.
+
+        :raises HubAway: when the hub did not tell
+        """
+        model = self._model(name)
+        return _server(model) if model else None
+
+    def stop(self, name: str) -> None:
+        """Stop somebody's servers.
+
+        :raises HubAway: when the hub did not do it
+        """
+        self._wait(f"stop of the server of {name}", lambda: self._stop_servers(name))
+
     def put_out(self, name: str) -> None:
         """Stop somebody's servers and take their tokens.
 
@@ -94,7 +156,7 @@ class Api:
         """
         if self._model(name) is None:
             return
-        self._wait(f"stop of the server of {name}", lambda: self._stop_servers(name))
+        self.stop(name)
         answer = self._ask("GET", f"{self._user(name)}/tokens")
         for token in answer.json().get("api_tokens", []) if answer.ok else []:
             self._ask("DELETE", f"{self._user(name)}/tokens/{token['id']}")
@@ -106,7 +168,18 @@ class Api:
         """
         if self._model(name) is None:
             return
-        self._wait(f"stop of the server of {name}", lambda: self._stop_servers(name))
+        self.stop(name)
         answer = self._ask("DELETE", self._user(name))
         if not answer.ok and answer.status_code != _NOT_FOUND:
             raise HubAway(f"the hub answers {answer.status_code} when told to forget {name}")
+
+
+def _server(user: dict[str, Any]) -> Server | None:
+    """Read what the hub says of somebody's server; named servers are not allowed, so there is one at most."""
+    servers = user.get("servers", {})
+    if not servers:
+        return None
+    try:
+        return Server.model_validate(next(iter(servers.values())))
+    except ValidationError:
+        raise HubAway(f"the hub says of the server of {user['name']} what labstead does not read") from None

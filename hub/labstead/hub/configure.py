@@ -103,6 +103,8 @@ def apply_sessions(c: Config, sessions: Sessions) -> None:
     # These two only tell the session its limits; the contract sets them.
     c.LabsteadSpawner.mem_limit = sessions.memory
     c.LabsteadSpawner.cpu_limit = sessions.cpus
+    if sessions.compute is not None:
+        c.LabsteadSpawner.post_stop_hook = LabsteadSpawner.end_dask
 
 
 def _add_service(c: Config, name: str, token: str, description: str, scopes: list[str]) -> None:
@@ -126,10 +128,10 @@ def apply_selfcheck(c: Config) -> None:
 
 
 def apply_command(c: Config) -> None:
-    """Let root's commands put people out: stop their servers, take their tokens, forget them."""
+    """Let root's commands stop idle servers, and put people out: stop theirs, take their tokens, forget them."""
     if token := os.environ.get(COMMAND_TOKEN):
-        scopes = ["delete:users", "delete:servers", "read:users:name", "read:servers", "tokens"]
-        _add_service(c, "command", token, "Put out people whom root locks or removes", scopes)
+        scopes = ["delete:users", "delete:servers", "list:users", "read:servers", "tokens"]
+        _add_service(c, "command", token, "Stop idle servers, and put out people whom root locks or removes", scopes)
 
 
 def apply_pages(c: Config, hub: Hub) -> None:

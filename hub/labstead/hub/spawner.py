@@ -6,6 +6,7 @@ The one rule: a container is asked for only after the accounts service has said 
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
@@ -16,7 +17,10 @@ from traitlets import Instance
 
 from labstead import contract, identity, seccomp
 from labstead.accounts.client import Client
+from labstead.compute import session as compute
+from labstead.compute import tls
 from labstead.errors import LabsteadError
+from labstead.relay.client import Client as Relay
 from labstead.settings import Sessions
 
 GATE_SOCKET = "/run/labstead/gate.sock"
@@ -29,6 +33,11 @@ _TELL = "The machine could not start your session; please tell an administrator.
 _CONNECT_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 """How often to try the port of a starting session, and to look whether its container still runs."""
+
+_RELAY_SECONDS = 10.0
+"""How long the end of a session may take longer for its Dask jobs."""
+_relay_threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="relay")
+"""Of their own: a relay that hangs must not take those with which sessions start."""
 
 
 async def _listens(ip: str, port: int) -> bool:
@@ -47,6 +56,7 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
     sessions = Instance(Sessions, help="The sessions' settings, sessions.yml.").tag(config=True)
 
     accounts = Client()
+    relay = Relay(timeout=_RELAY_SECONDS)
 
     def _object_name_default(self) -> str:
         return contract.container_name(self.user.name)
@@ -113,7 +123,13 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
         person = await asyncio.to_thread(identity.with_folders, person, *roots)
         found = await self.docker("inspect_image", self.image)
         image_spec = f"{self.image}@{found['Id']}"
-        environment = self.get_env() | contract.environment(person, image_spec, self.sessions)
+        environment = (
+            self.get_env()
+            | compute.environment(person, found["Id"], self.sessions)
+            | contract.environment(person, image_spec, self.sessions)
+        )
+        if self.sessions.compute is not None:
+            environment["LABSTEAD_TLS"] = await asyncio.to_thread(tls.pem_bundle, person.name)
         body = contract.container(
             person=person,
             image=self.image,
@@ -123,3 +139,21 @@ class LabsteadSpawner(DockerSpawner):  # type: ignore[misc]
             profile=profile,
         )
         return await self.docker("create_container_from_config", body, self.container_name)
+
+    async def end_dask(self) -> None:
+        """End the Dask jobs of a session that has ended; they are of no use without the scheduler in it.
+
+        JupyterHub's `post_stop_hook`: it comes after each end of a server, be it asked for, by itself, or while the
+        hub was down, but not when the hub restarts. Until it is done no new session of this user starts, whose jobs
+        these would look like. What fails here is tried again by `labstead cull`.
+        """
+        try:
+            async with asyncio.timeout(_RELAY_SECONDS):
+                loop = asyncio.get_running_loop()
+                ended = await loop.run_in_executor(_relay_threads, self.relay.end, self.user.name, "dask")
+        except (LabsteadError, TimeoutError) as error:
+            why = error if isinstance(error, LabsteadError) else f"the relay did not answer in {_RELAY_SECONDS:.0f} s"
+            self.log.warning("Dask jobs of %s may still run: %s", self.user.name, why)
+            return
+        if ended:
+            self.log.info("%d Dask jobs of %s ended with the session", ended, self.user.name)

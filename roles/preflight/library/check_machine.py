@@ -119,9 +119,11 @@ def unit_of(cgroups: str) -> str:
 def ours(unit: str, labstead_was_here: bool) -> bool:
     """Tell whether a service that holds a port is one that labstead runs.
 
-    nginx counts as ours only where /etc/labstead exists: before that it is somebody's own web server.
+    nginx and Slurm count as ours only where /etc/labstead exists: before that they are somebody's own. Another's Slurm
+    is found by its slurm.conf.
     """
-    return unit.startswith("labstead-") or (unit == "nginx.service" and labstead_was_here)
+    theirs = ("nginx.service", "slurmctld.service", "slurmd.service")
+    return unit.startswith("labstead-") or (unit in theirs and labstead_was_here)
 
 
 def owner(inode: int) -> tuple[str, str]:
