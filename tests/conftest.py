@@ -14,24 +14,28 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from support import lab as labs
+from support import provision
 from support.authority import Authority
 from support.directory import Directory
+from support.doors import with_authority
 from support.lab import Lab, Record
 from support.machine import ROOT, Machine
 from support.person import Person
 
+ON_BOOKWORM = (
+    *("host/test_killed.py", "host/test_slurm.py", "host/test_relay.py", "host/test_compute.py"),
+    *("host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
+)
+"""Tests on the host with Debian 12; those of the doors give it other settings, one after the other."""
 ORDER = (
     *("unit", "contract", "host", "browser", "kernel", "host/test_selfcheck.py", "host/test_reboot.py"),
-    *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
+    *ON_BOOKWORM,
 )
 """Cheap tests first; those that shake a host last; on the Debian 12 host one set of doors after the other. With several
 processes the hosts come first, and the order is that on each of them: xdist begins with what has the most tests."""
 FOLDERS = ("host/", "browser/", "kernel/")
-ON_BOOKWORM = (
-    *("host/test_killed.py", "host/test_doors_pam.py", "host/test_doors_oidc.py", "host/test_people_scale.py"),
-)
-"""Tests that need a host are in these folders; which of them work on the one with Debian 12."""
-FIXTURES = {"lt13": {"provisioning"}, "lt12": {"bookworm", "fresh_bookworm"}}
+"""Tests that need a host are in these folders."""
+FIXTURES = {"lt13": {"provisioning"}, "lt12": {"bookworm", "fresh_bookworm", "slurm"}}
 """By which fixtures a test gets a host."""
 
 HOSTS: dict[str, Lab] = {
@@ -183,6 +187,17 @@ def bookworm(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def authority(bookworm: Lab) -> Authority:
     """Give an authority of the institute's own, which signs the servers beside the hub."""
     return Authority(bookworm.folder / "institute.crt")
+
+
+@pytest.fixture(scope="session")
+def slurm(bookworm: Lab, authority: Authority) -> Lab:
+    """Give the Debian 12 host as a hub with Slurm: as it was provisioned after the killed runs, or provisioned now."""
+    if bookworm.machine.run("test", "-e", "/etc/labstead/compute.yml", check=False).returncode:
+        provision.inventory(bookworm.machine, bookworm.inventory, with_authority(authority))
+        result = provision.run(bookworm.inventory, bookworm.folder / "slurm.log")
+        assert result.code == 0, result.end
+    bookworm.wait_until_healthy()
+    return bookworm
 
 
 @pytest.fixture(scope="session")

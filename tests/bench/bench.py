@@ -59,6 +59,13 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"{title:34}{'   '.join(cells)}")
     count = len(ways[plain]["alone"])
     lines.append(f"Medians of {count} interleaved rounds on {result['cores']} cores; at once: until the last is ready.")
+    if workers := result.get("workers"):
+        (title, own), (other_title, other) = workers.items()
+        pairs = statistics.median(one / two for one, two in zip(own, other, strict=True))
+        lines.append(
+            f"Dask worker by {title}: {statistics.median(own):.2f} s, by {other_title}: "
+            f"{statistics.median(other):.2f} s; median ratio of {len(own)} pairs {pairs:.2f}"
+        )
     return "\n".join(lines)
 
 

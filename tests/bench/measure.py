@@ -29,6 +29,7 @@ import requests
 
 from labstead import settings
 from labstead.accounts.client import Client
+from labstead.contract import container_name
 from labstead.hub import login_protocol
 from labstead.secrets import admin_password_file, new_password
 from labstead.selfcheck import SYSTEM_CA, Participant, authority
@@ -43,6 +44,11 @@ UNIT = "bench-stock-hub"
 """Not labstead-…, whose units all have the same sandbox."""
 STOCK = "http://127.0.0.1:18000"
 LOCK = Path("/run/lock/labstead-bench.lock")
+
+COMPUTE = Path("/etc/labstead/compute.yml")
+"""There where sessions have Slurm."""
+WORKER_SECONDS = 600
+"""How long all workers of the bench may take."""
 
 ALONE = 3
 """Starts alone in each round: they are short, and one says little."""
@@ -319,6 +325,80 @@ def measure(ways: Sequence[Way], rounds: int, at_once: int) -> dict[str, dict[st
     return found
 
 
+# Each pair has a cluster of its own: Dask gives names of workers again, and takes a new one for the lost one of fifteen
+# seconds ago.
+_WORKERS = """
+import sys, time
+from dask.distributed import Client
+from dask_jobqueue import SLURMCluster
+print("ready", flush=True)
+for line in sys.stdin:
+    if line == "scale\\n":
+        cluster = SLURMCluster()
+        client = Client(cluster)
+        with open("bench-worker.sh", "w") as script:
+            script.write(cluster.job_script())
+        begin = time.time()
+        cluster.scale(1)
+        client.wait_for_workers(1, timeout=120)
+        print(time.time() - begin, flush=True)
+        cluster.scale(0)
+        while client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+    else:
+        client.wait_for_workers(1, timeout=120)
+        print(time.time() - float(line), flush=True)
+        client.close()
+        cluster.close()
+    print("gone", flush=True)
+"""
+
+
+def measure_workers(hub: Hub, name: str, pairs: int) -> dict[str, list[float]]:
+    """Give the seconds until a Dask worker works: by `scale(1)` in a session, and by sbatch of its script by hand.
+
+    The two take turns. By hand it is on the host, with neither Dask nor labstead in between.
+    """
+    found: dict[str, list[float]] = {"scale(1)": [], "sbatch by hand": []}
+    home = settings.load_sessions().home_root / name
+    hub.start(0)
+    words = ("docker", "exec", "--interactive", "--user", call("id", "--user", name).strip(), container_name(name))
+    command = ("timeout", "--kill-after=10", str(WORKER_SECONDS), *words, "python3", "-c", _WORKERS)
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+            assert session.stdin is not None and session.stdout is not None  # noqa: PT018 - for the type checker
+
+            def hear(what: str) -> str:
+                line = session.stdout.readline().strip()
+                if not line:
+                    raise BenchFailed(f"{what}: the session ended before there was a worker")
+                return line
+
+            hear("cluster")
+            for number in range(pairs + 1):  # the first pair fills the page cache and counts for nothing
+                for way, seconds in found.items():
+                    begin = "scale"
+                    if way != "scale(1)":
+                        begin = repr(time.time())
+                        sbatch = ("sbatch", f"--chdir={home}", str(home / "bench-worker.sh"))
+                        call("runuser", "--user", name, "--", *sbatch)
+                    session.stdin.write(f"{begin}\n")
+                    session.stdin.flush()
+                    took = float(hear(way))
+                    hear(way)
+                    call("scancel", "--user", name)
+                    wait_for(
+                        "end of a worker", 60, lambda: not call("squeue", "--noheader", "--user", name).strip(), 0.1
+                    )
+                    if number:
+                        seconds.append(took)
+            session.stdin.close()
+    finally:
+        hub.stop(0)
+    say("workers measured")
+    return found
+
+
 def main() -> int:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
@@ -341,12 +421,20 @@ def main() -> int:
         with stock_hub(image, names) as stock, labstead_hub(names) as labstead:
             load = os.getloadavg()[0]
             found = measure([Plain(image), stock, labstead], words.rounds, words.at_once)
+            workers = measure_workers(labstead, names[0], words.rounds) if COMPUTE.exists() else None
     except BenchFailed as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
         remove_leftovers()
-    result = {"image": image, "cores": os.cpu_count(), "load_before": load, "at_once": words.at_once, "seconds": found}
+    result = {
+        "image": image,
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "at_once": words.at_once,
+        "seconds": found,
+        "workers": workers,
+    }
     words.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return 0
 

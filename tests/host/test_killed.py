@@ -6,6 +6,7 @@ from support.doors import with_authority
 from support.lab import Lab
 from support.machine import Machine
 from support.provision import Run
+from support.slurm import IMAGES_ROOT
 
 MOMENTS = {
     "python3-apt": "pgrep -f 'apt-get[ ]install python3-apt'",
@@ -13,6 +14,7 @@ MOMENTS = {
     "release": "pgrep -f 'releases/.*[/]pip install'",
     "disk": "mountpoint --quiet /srv/labstead/institute.img",
     "image": "pgrep -f 'docker[ ]build'",
+    "flattening": f"ls -d {IMAGES_ROOT}/images/.new-*",
     "admin": "pgrep -f 'labstead[ ]admin seed'",
     "self-check": "docker ps --quiet --filter label=org.labstead.user=labstead-canary | grep .",
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from support.machine import Completed, call, wait_for
+from support.slurm import IMAGES_ROOT
 
 FileSystem = Literal["xfs", "ext4"]
 
@@ -42,7 +43,7 @@ _CONTAINED = (
 # owner and mode; what makes it a host in a container is covered by what makes it a guest.
 _COPY = """
 set -eu
-host=$1 tree=$2 image=$3 files=$4
+host=$1 tree=$2 image=$3 files=$4 compute=$5
 mkdir -p "$tree"
 mount --bind "$host" "$tree"
 for folder in home groups scratch tmp run var/tmp var/log var/cache var/lib/apt/lists var/lib/docker/containers \\
@@ -51,6 +52,7 @@ for folder in home groups scratch tmp run var/tmp var/log var/cache var/lib/apt/
     mount -t tmpfs -o "$(stat --format=mode=%a,uid=%u,gid=%g "$tree/$folder")" guest "$tree/$folder"
 done
 mkdir "$tree/var/log/nginx"
+mkdir -p "$tree$compute/images"
 for file in etc/fstab etc/systemd/system/throwaway-host.service usr/local/lib/throwaway-host/prepare; do
     [ -f "$tree/$file" ] || continue
     mount --bind "$files/$(basename "$file")" "$tree/$file"
@@ -98,6 +100,7 @@ exec "$@"
 
 _MASKED = (
     *("labstead-hub.service", "labstead-proxy.service", "labstead-tidy.timer", "nginx.service", "apparmor.service"),
+    *("labstead-cull.timer", "slurmctld.service", "slurmd.service", "munge.service"),
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
     *("modprobe@configfs.service", "modprobe@drm.service", "modprobe@fuse.service", "systemd-logind.service"),
     *("e2scrub_reap.service", "getty@tty1.service", "systemd-pstore.service", "systemd-journal-flush.service"),
@@ -151,7 +154,7 @@ class Appliance:
         (files / "throwaway-host.service").write_text(_UNIT, encoding="utf-8")
         prepare = _PREPARE.format(modules=MODULES, host=self.host, machine=self.machine)
         (files / "prepare").write_text(prepare, encoding="utf-8")
-        words = (self.facts["root"], self.folder / "tree", self.image, files)
+        words = (self.facts["root"], self.folder / "tree", self.image, files, IMAGES_ROOT)
         for last in (False, True):  # a file that the host removes meanwhile is one too few for mke2fs
             done = call([*_CONTAINED, "sh", "-c", _COPY, "sh", *words], check=last, timeout=180)
             if not done.returncode:

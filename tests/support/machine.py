@@ -150,9 +150,14 @@ class Machine:
             for id in $(docker ps --all --quiet --filter label=org.labstead.user); do
                 echo "== log of container $id"; docker logs --tail 40 "$id" 2>&1
             done
-            for unit in 'labstead-*' nginx docker; do
+            for unit in 'labstead-*' nginx docker slurmctld slurmd; do
                 echo "== journal of $unit"
                 journalctl --no-pager --quiet --output=short-iso --unit="$unit" --since="@$1" | tail --lines=60
+            done
+            echo "== jobs"; squeue --states=all 2>&1
+            find /home/*/.local/share/labstead/dask/logs -type f -newermt "@$1" -printf '%T@ %p\\n' 2>/dev/null |
+                sort --reverse | head --lines=3 | cut --delimiter=' ' --fields=2- | while read -r log; do
+                echo "== $log"; tail --lines=30 "$log"
             done
             echo "== nginx"; tail --quiet --lines=15 /var/log/nginx/error.log
         """

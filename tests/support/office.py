@@ -15,8 +15,9 @@ from labstead.accounts.ledger import Ledger
 from labstead.accounts.service import Service
 from labstead.cli import base, main
 from labstead.hub import database, login_protocol
-from labstead.settings import Accounts, Hub, Mail, People, Quotas
+from labstead.settings import Accounts, Compute, Hub, Image, Mail, People, Quotas, SessionCompute, Sessions
 from support.disk import Disk
+from support.jobs import Queue
 from support.unix import Unix
 
 RELAY = Mail(relay="mail.example.org", sender="hub@example.org", admins=("admin@example.org",))
@@ -35,6 +36,8 @@ class Office:
             (folder / name).mkdir()
         self.hub = Hub(url="https://hub.example.org", address="127.0.0.1", admins=("carla",))
         self.people = People()
+        self.sessions = Sessions(images=(Image(name="a", title="A", reference="x/a:1"),))
+        self.queue = Queue()
         self.db_url = f"sqlite:///{folder}/hub.sqlite"
         self.out_of_hub: list[str] = []
         self.mail: list[EmailMessage] = []
@@ -62,6 +65,10 @@ class Office:
         """Give the site limits for all."""
         self.quotas = Quotas.model_validate(kwargs)
         self._make_service()
+
+    def set_up_slurm(self) -> None:
+        """Give sessions Slurm."""
+        self.sessions = self.sessions.model_copy(update={"compute": SessionCompute()})
 
     def declare(self, **kwargs: Any) -> None:
         """Write people.yml."""
@@ -116,6 +123,9 @@ class Office:
         monkeypatch.setattr(settings, "load_hub", lambda: self.hub)
         monkeypatch.setattr(settings, "load_accounts", lambda: self.accounts)
         monkeypatch.setattr(settings, "load_people", lambda: self.people)
+        monkeypatch.setattr(settings, "load_sessions", lambda: self.sessions)
+        monkeypatch.setattr(settings, "load_compute", lambda: Compute(mode="embedded"))
+        monkeypatch.setattr(administration, "Relay", lambda: self.queue)
         monkeypatch.setattr(administration.Site, "put_out", lambda _self, name: self.out_of_hub.append(name))
         monkeypatch.setattr(administration.Site, "forget", lambda _self, name: self.out_of_hub.append(name))
         monkeypatch.setattr(mail, "send", lambda _mail, messages: self.mail.extend(messages))

@@ -51,6 +51,8 @@ SETTINGS: dict[str, Any] = {
     "sessions_tmp_size": "256M",
     "sessions_start_timeout": 45,
     "sessions_environment": {"LABSTEAD_TEST": "from the inventory"},
+    "sessions_idle_hours": 500,
+    "sessions_idle_hours_with_jobs": 600,
     "storage_disks": [
         {"file": "/srv/test.img", "size": "20G", "filesystem": "btrfs", "holds": ["home", "group", "scratch"]}
     ],
@@ -58,6 +60,16 @@ SETTINGS: dict[str, Any] = {
     "storage_group_quota": "2G",
     "storage_scratch_quota": "2G",
     "storage_scratch_days": 5,
+    "slurm_mode": "embedded",
+    "slurm_cpus": 2,
+    "slurm_memory": "3G",
+    "slurm_max_time": "12:00:00",
+    "slurm_worker_memory": "1G",
+    "slurm_worker_time": "2:00:00",
+    "slurm_jobs_per_user": 12,
+    "slurm_clusters_per_user": 2,
+    "slurm_idle_minutes": 30,
+    "slurm_images_root": "/srv/compute",
 }
 """Settings of the test hosts; they differ from the defaults, so that a test sees whether they arrive."""
 

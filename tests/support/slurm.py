@@ -264,13 +264,15 @@ def stall(lab: Lab, user: str, beginning: str, count: int) -> list[str]:
     return found
 
 
+_JOURNAL = ("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={RELAY}.service")
+
+
 def journal(lab: Lab, since: str) -> list[str]:
-    """Give the relay's lines in the journal after a cursor of `mark`."""
-    options = ("--no-pager", "--quiet", "--output=cat", f"--unit={RELAY}.service", f"--after-cursor={since}")
-    return lab.machine.out("journalctl", *options).splitlines()
+    """Give the relay's lines in the journal after a place of `mark`."""
+    return lab.machine.out(*_JOURNAL, f"--after-cursor={since}").splitlines()
 
 
 def mark(lab: Lab) -> str:
-    """Give a place in the journal."""
-    text = lab.machine.out("journalctl", "--no-pager", "--quiet", "--lines=1", "--output=cat", "--show-cursor")
-    return text.rpartition("-- cursor: ")[2].strip()
+    """Give the place of the relay's last line in the journal, where there is one."""
+    # Of the same unit: journalctl leaves out the first line after a place that is not one of those it shows.
+    return lab.machine.out(*_JOURNAL, "--lines=1", "--show-cursor").rpartition("-- cursor: ")[2].strip()
