@@ -209,7 +209,7 @@ OUT_OF_REACH = {
     "what others had run": "cat /var/log/slurm/completed/jobs",
     "root": "sudo -n true || su -c true root </dev/null || unshare --mount true",
     "the system's files": "touch /usr/bin/mine || touch /etc/mine || touch /opt/labstead/mine",
-    "everybody's images": f"touch {IMAGES_ROOT}/mine || touch {IMAGES_ROOT}/images/mine || touch {IMAGES_ROOT}/bin/mine",
+    "everybody's images": f"cd {IMAGES_ROOT}; touch mine || touch images/mine || touch bin/mine",
     "everybody's data": "touch /data/open-to-all/mine",
 }
 """Things on the machine that a job must not do: commands of a shell."""
