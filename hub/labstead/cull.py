@@ -122,6 +122,9 @@ class Culling:
     def _write(self, found: dict[str, float]) -> None:
         if self._check:
             return
+        if not found:
+            self._state.unlink(missing_ok=True)
+            return
         new = self._state.with_name(f".{self._state.name}.new")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             json.dump(found, stream)

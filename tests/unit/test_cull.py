@@ -108,7 +108,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def let_pass(machine: Machine, minutes: float) -> None:
     """Have earlier runs be so long ago."""
-    found = json.loads(machine.state.read_text())
+    found = json.loads(machine.state.read_text()) if machine.state.exists() else {}
     machine.state.write_text(json.dumps({what: since - 60 * minutes for what, since in found.items()}))
 
 
@@ -269,6 +269,15 @@ def test_a_note_that_is_spoilt_is_none(machine: Machine, text: str) -> None:
     machine.hub.running = {"anna": idle(9)}
     assert machine.run(patience=10) == []
     assert machine.run() != []
+
+
+def test_where_nothing_is_found_no_note_is_left(machine: Machine) -> None:
+    machine.hub.running = {"anna": idle(9)}
+    assert machine.run(patience=10) == []
+    assert machine.state.exists()
+    machine.hub.running = {"anna": idle(0)}
+    machine.run(patience=10)
+    assert not machine.state.exists()
 
 
 def test_a_check_changes_nothing(machine: Machine) -> None:
