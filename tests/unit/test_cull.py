@@ -18,13 +18,16 @@ from labstead.settings import Compute, Image, SessionCompute, Sessions
 from support.jobs import Queue
 
 IMAGES = (Image(name="a", title="A", reference="x/a:1"),)
-NOW = datetime.now(UTC)
 BOTH = Jobs(3, 2)
 """Two workers of Dask, and another job."""
 
 
+def ago(hours: float) -> datetime:
+    return datetime.now(UTC) - timedelta(hours=hours)
+
+
 def idle(hours: float, **more: Any) -> Server:
-    return Server(last_activity=NOW - timedelta(hours=hours), ready=True, **more)
+    return Server(last_activity=ago(hours), ready=True, **more)
 
 
 class FakeHub:
@@ -142,12 +145,12 @@ def test_zero_is_never(machine: Machine, idle_hours: float, with_jobs: float, st
 
 
 def test_a_session_that_starts_or_stops_is_left_alone(machine: Machine) -> None:
-    machine.hub.running = {"anna": Server(last_activity=NOW - timedelta(hours=9), ready=False)}
+    machine.hub.running = {"anna": Server(last_activity=ago(9), ready=False)}
     assert machine.run() == []
 
 
 def test_a_start_counts_as_activity(machine: Machine) -> None:
-    machine.hub.running = {"anna": idle(1000, started=NOW - timedelta(hours=1)), "bert": Server(ready=True)}
+    machine.hub.running = {"anna": idle(1000, started=ago(1)), "bert": Server(ready=True)}
     assert machine.run() == []
 
 

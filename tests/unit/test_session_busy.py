@@ -17,7 +17,9 @@ def server(*kernels: Any) -> Any:
     )
 
 
-def kernel(state: str, hours: float = 0.1) -> SimpleNamespace:
+def kernel(state: str = "", hours: float = 0.1) -> SimpleNamespace:
+    if not state:
+        return SimpleNamespace()  # one that has not said anything yet
     return SimpleNamespace(execution_state=state, last_activity=datetime.now(UTC) - timedelta(hours=hours))
 
 
@@ -25,16 +27,16 @@ def kernel(state: str, hours: float = 0.1) -> SimpleNamespace:
     ("kernels", "is_active"),
     [
         ([], False),
-        ([kernel("idle")], False),
-        ([kernel("idle"), kernel("busy", 10)], True),
-        ([kernel("busy", 71.9)], True),
-        ([kernel("busy", 72.1)], False),
-        ([kernel("starting")], False),
-        ([SimpleNamespace()], False),  # one that has not said anything yet
+        ([("idle",)], False),
+        ([("idle",), ("busy", 10)], True),
+        ([("busy", 71.9)], True),
+        ([("busy", 72.1)], False),
+        ([("starting",)], False),
+        ([()], False),
     ],
 )
-def test_a_kernel_that_computes_is_activity_within_a_maximum(kernels: list[Any], is_active: bool) -> None:
-    jupyter = server(*kernels)
+def test_a_kernel_that_computes_is_activity_within_a_maximum(kernels: list[tuple[Any, ...]], is_active: bool) -> None:
+    jupyter = server(*(kernel(*about) for about in kernels))
     before = datetime.now(UTC)
     busy.note(jupyter)
     times = jupyter.web_app.settings["last_activity_times"]
