@@ -203,6 +203,7 @@ _CONNECT = "/usr/bin/python3 -c \"import socket; socket.socket(1).connect('{}')\
 OUT_OF_REACH = {
     "Docker": _CONNECT.format("/run/docker.sock"),
     "the gate": _CONNECT.format("/run/labstead/gate.sock"),
+    "the machine's service managers": "ls /run/dbus/* || ls /run/user/*",
     "secrets": "ls /etc/labstead/secrets/*",
     "the hub's database": "ls /var/lib/labstead/hub/*",
     "Slurm's key": "cat /etc/munge/munge.key",

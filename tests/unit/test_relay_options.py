@@ -88,6 +88,8 @@ def test_sbatch_gets_its_options_in_one_form(args: list[str], words: list[str]) 
         (["--export=A=1"], "--export: "),
         (["--export=ALL,A"], "--export: "),
         (["--export=ALL,1=2"], "--export: "),
+        (["--export=ALL,SLURM_GET_USER_ENV=1"], "--export: variables of Slurm's own"),
+        (["--export=ALL,A=1,SBATCH_UID=0"], "--export: variables of Slurm's own"),
         (["--comment=a\nb"], "--comment: has a character in it that cannot be printed"),
         (["--comment=a\u202eb"], "--comment: has a character in it that cannot be printed"),
         (["--comment=a\0b"], "--comment: "),

@@ -94,6 +94,8 @@ def _nodes(value: str, place: Place) -> str:
 
 def _export(value: str, place: Place) -> str:
     first, *others = _word(value, place).split(",")
+    if re.search(r",(SLURM|SBATCH|SPANK|SQUEUE|SCANCEL|SACCT|SINFO)_", value):
+        raise BadInput("variables of Slurm's own are options in other words; write the option")
     if first == "ALL" and all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", other) for other in others):
         return value
     raise BadInput(
